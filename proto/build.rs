@@ -1,0 +1,19 @@
+//! Compiles the .proto files with a protobuf compiler written in Rust, so that none need be installed.
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = [
+        "quipu/v1/errors.proto",
+        "quipu/v1/log.proto",
+        "quipu/v1/groups.proto",
+        "quipu/v1/admin.proto",
+        "quipu/peer/v1/peer.proto",
+    ];
+    println!("cargo:rerun-if-changed=quipu");
+    let descriptors = protox::compile(files, ["."])?;
+    let path = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(path, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
