@@ -1,0 +1,3 @@
+.PHONY: deps
+deps:
+	@bash scripts/deps.sh
