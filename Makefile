@@ -1,3 +1,43 @@
-.PHONY: deps
-deps:
+# What one does with this repository, by name. Each target first makes sure, in under two seconds
+# when nothing is missing, that the build has what it needs (scripts/deps.sh).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: help deps build demo test sim bench fmt lint verify
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo 'arguments: make sim ARGS="--seed 42", make demo ARGS="--help"'
+
+deps: ## check and install what a build needs, build RocksDB once
 	@bash scripts/deps.sh
+
+build: deps ## release binaries: quipud (node) and quipu (command line)
+	cargo build --locked --release --package node --package cluster --bins
+
+demo: build ## start a local cluster, append, kill a node, read all back
+	$(TARGET_DIR)/release/quipu demo $(ARGS)
+
+test: deps ## all tests: unit, integration, documentation, short simulation
+	@bash scripts/test.sh
+
+sim: deps ## simulate a cluster under faults; ARGS go to quipu-sim
+	cargo sim $(ARGS)
+
+bench: deps ## micro-benchmarks
+	cargo bench --locked --workspace --bench '*' $(ARGS)
+
+fmt: deps ## format all sources
+	cargo fmt --all
+
+lint: deps ## clippy on everything, warnings are errors
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+verify: lint ## the quick checks, nothing is written: format, clippy, tidy, shell syntax
+	cargo fmt --all --check
+	cargo test --locked --package cluster --test tidy
+	for script in scripts/*.sh .ci/run; do bash -n "$$script"; done
