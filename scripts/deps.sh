@@ -66,7 +66,8 @@ install_missing() {
 }
 
 if ! have cargo; then
-  echo "deps: no cargo; install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer" >&2
+  rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+  echo "deps: no cargo; install Rust $rust_version or newer" >&2
   exit 1
 fi
 # On other systems the compilers are the user's business, and cargo says what it lacks.
