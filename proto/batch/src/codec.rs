@@ -117,3 +117,115 @@ fn is_out_of_room(code: usize) -> bool {
 fn refused(codec: Compression, reason: impl ToString) -> BatchError {
     BatchError::Decompress { codec, reason: reason.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lz4(info: FrameInfo, plain: &[u8]) -> Vec<u8> {
+        let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// Text that compresses a little, longer than two blocks.
+    fn text() -> Vec<u8> {
+        let words = (0..20_000_u32).map(|n| format!("{} ", n.wrapping_mul(2_654_435_761) >> 12));
+        words.collect::<String>().into_bytes()
+    }
+
+    #[test]
+    fn every_kind_of_lz4_frame_that_a_client_may_send_is_read() {
+        let plain = text();
+        for mode in [BlockMode::Independent, BlockMode::Linked] {
+            for size in [BlockSize::Max64KB, BlockSize::Max256KB, BlockSize::Max4MB] {
+                let info = FrameInfo::new()
+                    .block_mode(mode)
+                    .block_size(size)
+                    .block_checksums(true)
+                    .content_checksum(true)
+                    .content_size(Some(plain.len() as u64));
+                assert_eq!(decompress_lz4(&lz4(info, &plain)).unwrap(), plain);
+            }
+        }
+    }
+
+    #[test]
+    fn zstandard_is_read_with_and_without_its_size_in_the_frame() {
+        let plain = text();
+        let sized = zstd::bulk::compress(&plain, 19).unwrap();
+        assert_eq!(decompress_zstd(&sized).unwrap(), plain);
+        // A stream does not know its size when it writes the head of the frame.
+        let stream = zstd::stream::encode_all(plain.as_slice(), 19).unwrap();
+        assert!(matches!(zstd_safe::get_frame_content_size(&stream), Ok(None)));
+        assert_eq!(decompress_zstd(&stream).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_window_greater_than_the_limit_costs_no_memory_and_is_read() {
+        let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(27).unwrap();
+        encoder.write_all(b"small").unwrap();
+        assert_eq!(decompress_zstd(&encoder.finish().unwrap()).unwrap(), b"small");
+    }
+
+    #[test]
+    fn what_expands_beyond_the_limit_is_refused() {
+        let bomb = vec![0; DECOMPRESSED_BYTES_MAX + 1];
+        let info = FrameInfo::new().block_size(BlockSize::Max4MB);
+        let sized = zstd::bulk::compress(&bomb, ZSTD_LEVEL).unwrap();
+        let stream = zstd::stream::encode_all(bomb.as_slice(), ZSTD_LEVEL).unwrap();
+        let refused = Err(BatchError::DecompressedTooLarge { bytes_max: DECOMPRESSED_BYTES_MAX });
+        assert_eq!(decompress_lz4(&lz4(info, &bomb)), refused);
+        assert_eq!(decompress_zstd(&sized), refused);
+        assert_eq!(decompress_zstd(&stream), refused);
+    }
+
+    #[test]
+    fn what_expands_to_the_limit_is_read() {
+        let most = vec![0; DECOMPRESSED_BYTES_MAX];
+        let stream = zstd::stream::encode_all(most.as_slice(), ZSTD_LEVEL).unwrap();
+        assert_eq!(decompress_zstd(&stream).unwrap().len(), DECOMPRESSED_BYTES_MAX);
+    }
+
+    #[test]
+    fn frames_of_another_kind_and_second_frames_are_refused() {
+        let frame = lz4(FrameInfo::new(), b"placed");
+        let legacy = [0x02, 0x21, 0x4c, 0x18, 7, 0, 0, 0, 0x60, b'p', b'l', b'a', b'c', b'e', b'd'];
+        let twice = [frame.as_slice(), &frame].concat();
+        assert_eq!(decompress_lz4(&legacy), Err(refused(Compression::Lz4, "not an LZ4 frame")));
+        assert_eq!(decompress_lz4(b""), Err(refused(Compression::Lz4, "not an LZ4 frame")));
+        let second = Err(refused(Compression::Lz4, "bytes follow the frame"));
+        assert_eq!(decompress_lz4(&twice), second);
+        let none = Err(refused(Compression::Zstd, "not a Zstandard frame"));
+        assert_eq!(decompress_zstd(b"placed"), none);
+    }
+
+    #[test]
+    fn compression_that_saves_nothing_is_not_used() {
+        assert_eq!(compress(Compression::Lz4, b"ab"), None);
+        assert_eq!(compress(Compression::Zstd, b"ab"), None);
+        assert_eq!(compress(Compression::None, &[0; 100]), None);
+        assert!(compress(Compression::Lz4, &[0; 100]).is_some());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_frame_never_makes_a_reader_panic(
+            linked: bool,
+            at in proptest::collection::vec((7_usize..100_000, 0_u8..=255), 1..4),
+        ) {
+            let mode = if linked { BlockMode::Linked } else { BlockMode::Independent };
+            let info = FrameInfo::new().block_mode(mode).block_size(BlockSize::Max64KB);
+            let mut frame = lz4(info, &text());
+            let mut zstd = zstd::bulk::compress(&text(), ZSTD_LEVEL).unwrap();
+            for (at, byte) in at {
+                let (lz4_bytes, zstd_bytes) = (frame.len(), zstd.len());
+                frame[at % lz4_bytes] = byte;
+                zstd[at % zstd_bytes] = byte;
+            }
+            let _ = decompress_lz4(&frame);
+            let _ = decompress_zstd(&zstd);
+        }
+    }
+}

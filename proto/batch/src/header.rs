@@ -286,3 +286,100 @@ fn field<const SIZE: usize, const N: usize>(bytes: &[u8; SIZE], start: usize) ->
 fn count_to_usize(count: u32) -> usize {
     usize::try_from(count).expect("a usize has at least 32 bits on every supported target")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BatchBuilder, Record};
+
+    /// The header of one plain record, with `bytes` written at `at`.
+    fn parse_with(at: usize, bytes: &[u8]) -> Result<BatchHeader, BatchError> {
+        let mut builder = BatchBuilder::new(Compression::None, BATCH_BYTES_MAX);
+        builder.push(&Record::default()).expect("an empty record fits");
+        let producer = ProducerIdentity { id: 7, epoch: 1, sequence_first: 41 };
+        let mut batch = builder.build(Some(producer)).expect("one record").to_vec();
+        batch[at..at + bytes.len()].copy_from_slice(bytes);
+        BatchHeader::parse(&batch)
+    }
+
+    fn parse_with_attributes(attributes: u16) -> Result<BatchHeader, BatchError> {
+        parse_with(21, &attributes.to_be_bytes())
+    }
+
+    #[test]
+    fn codecs_that_we_do_not_read_are_refused_by_name() {
+        let gzip = BatchError::UnsupportedCodec { codec: "gzip" };
+        let snappy = BatchError::UnsupportedCodec { codec: "snappy" };
+        assert_eq!(parse_with_attributes(1), Err(gzip));
+        assert_eq!(parse_with_attributes(2), Err(snappy));
+        assert_eq!(parse_with_attributes(5), Err(BatchError::UnknownCodec { codec: 5 }));
+        assert_eq!(parse_with_attributes(3).unwrap().compression, Compression::Lz4);
+        assert_eq!(parse_with_attributes(4).unwrap().compression, Compression::Zstd);
+    }
+
+    #[test]
+    fn attributes_that_ask_for_what_we_do_not_do_are_refused() {
+        assert_eq!(parse_with_attributes(LOG_APPEND_TIME), Err(BatchError::LogAppendTime));
+        assert_eq!(parse_with_attributes(TRANSACTIONAL), Err(BatchError::Transactional));
+        assert_eq!(parse_with_attributes(CONTROL | TRANSACTIONAL), Err(BatchError::Control));
+        let unknown = BatchError::UnknownAttributes { bits: 0x0040 };
+        assert_eq!(parse_with_attributes(0x0040), Err(unknown));
+    }
+
+    #[test]
+    fn an_older_format_is_refused_by_its_number_whatever_its_length() {
+        assert_eq!(parse_with(MAGIC, &[1]), Err(BatchError::UnsupportedMagic { magic: 1 }));
+        let mut message_v0 = [0_u8; 26];
+        message_v0[11] = 14;
+        let refused = BatchError::UnsupportedMagic { magic: 0 };
+        assert_eq!(BatchHeader::parse(&message_v0), Err(refused));
+    }
+
+    #[test]
+    fn counts_must_agree_with_each_other_and_with_the_size() {
+        let none = BatchError::RecordCount { record_count: 0, record_count_max: RECORDS_MAX };
+        assert_eq!(parse_with(57, &[0; 4]), Err(none));
+        let delta = BatchError::LastOffsetDelta { last_offset_delta: 1, record_count: 1 };
+        assert_eq!(parse_with(23, &[0, 0, 0, 1]), Err(delta));
+
+        let mut lying = [0; 38];
+        lying[3] = 1;
+        lying[4..34].fill(0xff);
+        lying[37] = 2;
+        let crowded = BatchError::TooManyRecordsForSize { record_count: 2, records_bytes: 7 };
+        assert_eq!(parse_with(23, &lying), Err(crowded));
+    }
+
+    #[test]
+    fn a_length_outside_the_limits_is_refused_before_anything_is_allocated() {
+        for length in [-1, 0, 48, 8 * 1024 * 1024 - 11, i32::MAX] {
+            let error = parse_with(LENGTH.start, &length.to_be_bytes()).unwrap_err();
+            assert!(matches!(error, BatchError::Length { length: l, .. } if l == length));
+        }
+    }
+
+    #[test]
+    fn offsets_end_at_two_to_the_63() {
+        let negative = BatchError::BaseOffset { base_offset: -1 };
+        assert_eq!(parse_with(0, &(-1_i64).to_be_bytes()), Err(negative));
+        let last = parse_with(0, &i64::MAX.to_be_bytes()).unwrap();
+        assert_eq!(last.last_offset(), 0x7fff_ffff_ffff_ffff);
+    }
+
+    #[test]
+    fn a_producer_is_whole_or_absent() {
+        let producer = ProducerIdentity { id: 7, epoch: 1, sequence_first: 41 };
+        assert_eq!(parse_with(0, &[]).unwrap().producer(), Some(producer));
+        assert_eq!(parse_with(43, &(-1_i64).to_be_bytes()).unwrap().producer(), None);
+        let error = BatchError::Producer { id: 7, epoch: -1, sequence: 41 };
+        assert_eq!(parse_with(51, &(-1_i16).to_be_bytes()), Err(error));
+    }
+
+    #[test]
+    fn a_sequence_goes_on_at_0_behind_the_greatest() {
+        assert_eq!(sequence_add(0, 3), 3);
+        assert_eq!(sequence_add(SEQUENCE_MAX - 1, 1), SEQUENCE_MAX);
+        assert_eq!(sequence_add(SEQUENCE_MAX, 1), 0);
+        assert_eq!(sequence_add(SEQUENCE_MAX - 1, 10), 8);
+    }
+}

@@ -103,3 +103,61 @@ impl std::iter::FusedIterator for Batches {}
 pub(crate) fn checksum(batch: &[u8]) -> u32 {
     crc32c::crc32c(&batch[CHECKSUM_START..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BATCH_BYTES_MAX, BatchBuilder, Compression, Record};
+
+    fn batch(value: &'static [u8]) -> Bytes {
+        let mut builder = BatchBuilder::new(Compression::None, BATCH_BYTES_MAX);
+        let value = Some(Bytes::from_static(value));
+        builder.push(&Record { value, ..Record::default() }).expect("a small record fits");
+        builder.build(None).expect("one record")
+    }
+
+    #[test]
+    fn a_patched_batch_is_valid_and_has_the_same_content() {
+        let sent = batch(b"placed");
+        let mut stored = sent.to_vec();
+        patch(&mut stored, 1_000_000, 9);
+
+        let header = verify(&stored).unwrap();
+        assert_eq!((header.base_offset, header.partition_leader_epoch), (1_000_000, 9));
+        assert_eq!(content(&stored), content(&sent));
+        assert_ne!(stored, sent);
+    }
+
+    #[test]
+    fn exactly_one_whole_batch_is_verified() {
+        let mut bytes = batch(b"placed").to_vec();
+        let size_bytes = bytes.len();
+        let cut =
+            Err(BatchError::Truncated { needed_bytes: size_bytes, actual_bytes: size_bytes - 1 });
+        assert_eq!(verify(&bytes[..size_bytes - 1]), cut);
+        bytes.push(0);
+        assert_eq!(verify(&bytes), Err(BatchError::BytesAfterBatch { extra_bytes: 1 }));
+    }
+
+    #[test]
+    fn batches_are_split_without_copying_them() {
+        let [first, second] = [batch(b"placed"), batch(b"shipped")];
+        let set = Bytes::from([first.as_ref(), second.as_ref()].concat());
+        let found: Vec<Bytes> = split(set.clone()).map(Result::unwrap).collect();
+        assert_eq!(found, [first, second]);
+        assert_eq!(found[0].as_ptr(), set.as_ptr());
+    }
+
+    #[test]
+    fn a_torn_tail_is_an_error_after_the_whole_batches_and_the_end() {
+        let whole = batch(b"placed");
+        for torn_bytes in [1, 11, 12, 16, 17, 60, whole.len() - 1] {
+            let set = Bytes::from([whole.as_ref(), &whole[..torn_bytes]].concat());
+            let mut batches = split(set);
+            assert_eq!(batches.next(), Some(Ok(whole.clone())));
+            let tail = batches.next().expect("bytes are left");
+            assert!(matches!(tail, Err(BatchError::Truncated { .. })), "{torn_bytes}: {tail:?}");
+            assert_eq!(batches.next(), None);
+        }
+    }
+}
