@@ -1,1 +1,19 @@
-//! (begun)
+//! What every replica must compute identically: the log, the group offsets and the cluster's
+//! metadata as replicated state machines.
+//!
+//! The rules of this crate: no I/O, no clock, no randomness, no async, and nothing whose order
+//! depends on a hash seed. Time is an argument, state changes only in `apply`, and the same
+//! commands in the same order give the same bytes on every replica.
+//!
+//! Code map:
+//! - [`ids`], [`time`], [`position`]: the vocabulary.
+//! - [`codec`]: bounded reading and writing, used by each stored or sent encoding.
+//! - [`limits`]: every bound, with its unit and reason.
+//! - [`partition`]: one partition's log: offsets, idempotence, conditions, index, checkpoints.
+
+pub mod codec;
+pub mod ids;
+pub mod limits;
+pub mod partition;
+pub mod position;
+pub mod time;

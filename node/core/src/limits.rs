@@ -1,0 +1,48 @@
+//! Every bound of this crate, with its unit and the reason for its size.
+//!
+//! A bound that apply looks at is part of the replicated behaviour: changing it between versions
+//! makes replicas differ unless a feature level guards the change.
+
+/// Bytes of a topic's name, as in Kafka.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Bytes of a consumer group's name.
+pub const GROUP_NAME_BYTES_MAX: usize = 255;
+
+/// Batches that one log entry may hold. Apply visits each, so this bounds the work of an entry.
+pub const ENTRY_BATCHES_MAX: usize = 4_096;
+/// Bytes of one encoded log command. The largest batch and its neighbours fit, and one entry
+/// still fits a message between nodes.
+pub const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Records that one batch may claim to hold. Bounds how far one batch can move a sequence.
+pub const BATCH_RECORDS_MAX: u32 = 1_000_000;
+
+/// Greatest offset, and greatest total of bytes, that a stored state may claim: 2^62. No
+/// partition gets there, so sums beyond it need not be checked for overflow everywhere.
+pub const OFFSET_MAX: u64 = 1 << 62;
+
+/// Batches remembered per producer and partition: twice what a client may have in flight (32),
+/// so that a retry finds its first copy.
+pub const PRODUCER_BATCHES_REMEMBERED: usize = 64;
+/// Log time after which an idle producer is forgotten: 7 days.
+pub const PRODUCER_IDLE_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Producers remembered per partition; past it the one idle for longest is forgotten. Keeps a
+/// checkpoint small where every short-lived process is a producer of its own.
+pub const PRODUCERS_MAX: usize = 10_000;
+/// Idle producers forgotten by one entry. Bounds what the first entry after a long pause writes.
+pub const PRODUCERS_FORGOTTEN_PER_ENTRY: usize = 100;
+
+/// The newest rungs of a ladder that are all kept; older ones thin out. At one rung in 10 minutes
+/// that is three and a half days.
+pub const RUNGS_FINE: u64 = 512;
+/// Rungs a stored ladder may have. Thinning keeps it far below: 2^24 rungs ever made (30 years of
+/// one in a minute) leave about 4,400.
+pub const RUNGS_MAX: usize = 16_384;
+/// Bytes of a Raft membership as stored beside the state.
+pub const MEMBERSHIP_BYTES_MAX: usize = 64 * 1024;
+
+// One batch of the greatest size fits into an entry, with room for its row.
+const _: () = assert!(ENTRY_BYTES_MAX >= quipu_batch::BATCH_BYTES_MAX + 1_024);
+// Apply must not refuse what the edge lets in.
+const _: () = assert!(BATCH_RECORDS_MAX >= quipu_batch::RECORDS_MAX);
+// A window must stay far below half the sequence space, or old and new could not be told apart.
+const _: () = assert!(PRODUCER_BATCHES_REMEMBERED as u64 * (BATCH_RECORDS_MAX as u64) < 1 << 30);
