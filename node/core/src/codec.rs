@@ -8,6 +8,9 @@
 //! the rest is too rare to matter.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use xxhash_rust::xxh3::xxh3_64;
+
+const CHECKSUM_BYTES: usize = 8;
 
 /// Why bytes could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,12 +150,6 @@ impl Writer {
         }
     }
 
-    /// What was written so far.
-    #[must_use]
-    pub fn written(&self) -> &[u8] {
-        &self.bytes
-    }
-
     /// Bytes written so far.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -170,6 +167,15 @@ impl Writer {
     pub fn finish(self) -> Bytes {
         self.bytes.freeze()
     }
+
+    /// The encoded value and, behind it, the checksum that [`Reader::with_checksum`] looks for:
+    /// XXH3-64 (seed 0) of all before it.
+    #[must_use]
+    pub fn finish_with_checksum(mut self) -> Bytes {
+        let checksum = xxh3_64(&self.bytes);
+        self.u64(checksum);
+        self.finish()
+    }
 }
 
 /// Reads one encoded value; byte strings are slices of the input, not copies.
@@ -184,6 +190,29 @@ impl Reader {
     #[must_use]
     pub fn new(what: &'static str, bytes: Bytes) -> Reader {
         Reader { what, rest: bytes }
+    }
+
+    /// Starts behind the version of a value with a checksum at its end, after checking both. The
+    /// version comes first: a newer build may have another checksum, or none.
+    pub fn with_checksum(
+        what: &'static str,
+        known_version: u8,
+        bytes: Bytes,
+    ) -> Result<Reader, DecodeError> {
+        let mut reader = Reader::new(what, bytes.clone());
+        reader.version(known_version)?;
+        let Some((content, stored)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
+            return Err(DecodeError::Truncated { what, missing_bytes: CHECKSUM_BYTES });
+        };
+        if *stored != xxh3_64(content).to_be_bytes() {
+            return Err(reader.invalid("its checksum does not match"));
+        }
+        let content_bytes = content.len();
+        if content_bytes == 0 {
+            return Err(reader.invalid("it has a checksum and nothing else"));
+        }
+        reader.rest = bytes.slice(1..content_bytes);
+        Ok(reader)
     }
 
     /// One byte.
@@ -366,6 +395,25 @@ mod tests {
     fn bytes_after_the_end_are_refused() {
         let trailing = DecodeError::Trailing { what: "value", extra_bytes: 1 };
         assert_eq!(reader(&[1]).finish(), Err(trailing));
+    }
+
+    #[test]
+    fn a_changed_bit_breaks_the_checksum() {
+        let mut writer = Writer::default();
+        writer.u8(1);
+        writer.u32(7);
+        let good = writer.finish_with_checksum();
+        let mut reader = Reader::with_checksum("value", 1, good.clone()).expect("as written");
+        assert_eq!(reader.u32(), Ok(7));
+        assert_eq!(reader.finish(), Ok(()));
+        for bit in 8..good.len() * 8 {
+            let mut bad = good.to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Reader::with_checksum("value", 1, bad.into()).is_err(), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            assert!(Reader::with_checksum("value", 1, good.slice(..length)).is_err());
+        }
     }
 
     #[test]

@@ -10,10 +10,16 @@
 //! - [`codec`]: bounded reading and writing, used by each stored or sent encoding.
 //! - [`limits`]: every bound, with its unit and reason.
 //! - [`partition`]: one partition's log: offsets, idempotence, conditions, index, checkpoints.
+//! - [`groups`]: what consumer groups have consumed.
+//! - [`topic_config`]: the settings of a topic.
+//! - [`liveness`]: is a peer alive, from what was heard of it.
 
 pub mod codec;
+pub mod groups;
 pub mod ids;
 pub mod limits;
+pub mod liveness;
 pub mod partition;
 pub mod position;
 pub mod time;
+pub mod topic_config;

@@ -40,8 +40,20 @@ pub const RUNGS_MAX: usize = 16_384;
 /// Bytes of a Raft membership as stored beside the state.
 pub const MEMBERSHIP_BYTES_MAX: usize = 64 * 1024;
 
+/// Offsets that one commit of a group may have.
+pub const COMMIT_OFFSETS_MAX: usize = 10_000;
+/// Bytes of one encoded commit; it is one log entry.
+pub const COMMIT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of the text that a consumer may leave with an offset.
+pub const OFFSET_METADATA_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of one coordinator's table by its own account: its snapshot travels in one message.
+pub const GROUP_TABLE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Rows a stored table may have. Each takes over 64 bytes of the table's account.
+pub const GROUP_TABLE_ROWS_MAX: usize = GROUP_TABLE_BYTES_MAX / 64;
+
 // One batch of the greatest size fits into an entry, with room for its row.
 const _: () = assert!(ENTRY_BYTES_MAX >= quipu_batch::BATCH_BYTES_MAX + 1_024);
+const _: () = assert!(COMMIT_BYTES_MAX <= ENTRY_BYTES_MAX);
 // Apply must not refuse what the edge lets in.
 const _: () = assert!(BATCH_RECORDS_MAX >= quipu_batch::RECORDS_MAX);
 // A window must stay far below half the sequence space, or old and new could not be told apart.

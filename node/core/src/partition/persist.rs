@@ -11,7 +11,6 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use quipu_batch::{SEQUENCE_MAX, sequence_add};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::chain_hash::ChainHash;
 use super::ladder::{Ladder, LadderLimits};
@@ -35,7 +34,6 @@ const RUNG_BYTES: usize = 8 + 16 + 8 + 8 + 8;
 const HEAD_BYTES_MAX: usize = 256 + MEMBERSHIP_BYTES_MAX;
 const LADDER_BYTES_MAX: usize = 16 + RUNGS_MAX * RUNG_BYTES;
 const PRODUCER_BYTES_MAX: usize = 64 + PRODUCER_BATCHES_REMEMBERED * 16;
-const CHECKSUM_BYTES: usize = 8;
 
 impl PartitionState {
     /// The head row: everything but the ladder and the producers.
@@ -83,13 +81,7 @@ impl PartitionState {
     /// The state from what [`checkpoint`](Self::checkpoint) gave, or from a
     /// [rung's](super::Rung) checkpoint.
     pub fn from_checkpoint(bytes: Bytes) -> Result<PartitionState, DecodeError> {
-        let mut reader = Reader::new("checkpoint", bytes.clone());
-        reader.version(CHECKPOINT_VERSION)?;
-        let content_bytes = bytes.len().saturating_sub(CHECKSUM_BYTES);
-        let stored = bytes.get(content_bytes..).unwrap_or_default();
-        if stored != xxh3_64(&bytes[..content_bytes]).to_be_bytes() {
-            return Err(reader.invalid("its checksum does not match"));
-        }
+        let mut reader = Reader::with_checksum("checkpoint", CHECKPOINT_VERSION, bytes)?;
         let head = reader.bytes(HEAD_BYTES_MAX)?;
         let ladder = reader.bytes(LADDER_BYTES_MAX)?;
         let count = reader.count(PRODUCERS_MAX, 4)?;
@@ -97,7 +89,6 @@ impl PartitionState {
         for _ in 0..count {
             producers.push(reader.bytes(PRODUCER_BYTES_MAX)?);
         }
-        reader.raw(CHECKSUM_BYTES)?;
         reader.finish()?;
         PartitionState::restore(head, ladder, producers)
     }
@@ -254,9 +245,7 @@ fn encode_checkpoint(head: &[u8], ladder: &[u8], producers: &Producers) -> Bytes
     for (id, producer) in producers.iter() {
         writer.bytes(&encode_producer(id, producer));
     }
-    let checksum = xxh3_64(writer.written());
-    writer.u64(checksum);
-    writer.finish()
+    writer.finish_with_checksum()
 }
 
 /// A row is written with every append of its producer, so it is kept small: sequences follow
