@@ -1,1 +1,12 @@
-//! (begun)
+//! One node of a Quipu cluster: a library, so that a simulation can run the very code of `quipud`.
+//!
+//! The way of an append: `edge` (limits, checks) → `partition` (waits, becomes part of an entry)
+//! → `raft` (order, majority) → `storage` (one fsync for all groups) → `node_core` (apply).
+//! docs/ARCHITECTURE.md leads along it, file by file.
+
+pub mod config;
+pub mod http;
+pub mod limits;
+pub mod metrics;
+pub mod telemetry;
+pub mod version;
