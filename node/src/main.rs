@@ -93,6 +93,9 @@ fn exit_code(ending: anyhow::Result<Ending>) -> ExitCode {
 /// Runs one node from start to end.
 async fn run(config: NodeConfig) -> anyhow::Result<Ending> {
     tracing::info!(version = version::VERSION, node_id = config.node_id, "starting");
+    if version::BUG_ZOO {
+        tracing::error!("this build has planted bugs and loses data on purpose");
+    }
     let mut signals = signals().context("cannot listen for signals")?;
     let metrics = Metrics::new();
     let (_readiness, watched) = watch::channel(Readiness::NotReady("starting".into()));

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use node::config::NodeConfig;
+use node::config::{NodeConfig, SETTINGS};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running `quipud`, killed when the test ends.
@@ -21,7 +21,11 @@ struct Process {
 impl Process {
     fn start(http_listen: &str) -> Process {
         let data_dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_quipud"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quipud"));
+        for setting in SETTINGS {
+            command.env_remove(setting.environment_variable());
+        }
+        let mut child = command
             .args(["--node-id", "1", "--log-format", "json", "--http-listen", http_listen])
             .args(["--listen", &format!("127.0.0.1:{}", free_port())])
             .arg("--data-dir")
