@@ -150,6 +150,18 @@ impl Writer {
         }
     }
 
+    /// A count, then the items.
+    ///
+    /// # Panics
+    /// Over `limit` items: they could not be read again.
+    pub fn list<T>(&mut self, items: &[T], limit: usize, mut write: impl FnMut(&mut Writer, &T)) {
+        assert!(items.len() <= limit, "{} items, over the limit of {limit}", items.len());
+        self.count(items.len());
+        for item in items {
+            write(self, item);
+        }
+    }
+
     /// Bytes written so far.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -297,6 +309,21 @@ impl Reader {
         read: impl FnOnce(&mut Reader) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, DecodeError> {
         if self.bool()? { read(self).map(Some) } else { Ok(None) }
+    }
+
+    /// A count of at most `limit`, then so many items of at least `item_bytes_min` each.
+    pub fn list<T>(
+        &mut self,
+        limit: usize,
+        item_bytes_min: usize,
+        mut read: impl FnMut(&mut Reader) -> Result<T, DecodeError>,
+    ) -> Result<Vec<T>, DecodeError> {
+        let count = self.count(limit, item_bytes_min)?;
+        let mut items = Vec::with_capacity(count);
+        for _ in 0..count {
+            items.push(read(self)?);
+        }
+        Ok(items)
     }
 
     /// One byte that must be `known`.

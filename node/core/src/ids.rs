@@ -11,7 +11,9 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::limits::{GROUP_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX};
+use crate::limits::{
+    GROUP_NAME_BYTES_MAX, NODE_ADDRESS_BYTES_MAX, NODE_VERSION_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
+};
 
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident($number:ty), $write:ident) => {
@@ -187,6 +189,36 @@ impl GroupName {
     }
 }
 
+/// Where a node is reached: `host:port`, 1 to 255 bytes without blanks. Not resolved here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeAddress(String);
+
+impl NodeAddress {
+    /// Checks the rules.
+    pub fn new(address: impl Into<String>) -> Result<NodeAddress, InvalidName> {
+        let address = address.into();
+        let what = "node address";
+        check_length(what, &address, NODE_ADDRESS_BYTES_MAX)?;
+        check_no_blanks(what, &address)?;
+        Ok(NodeAddress(address))
+    }
+}
+
+/// Which build a node runs: 1 to 64 bytes without blanks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeVersion(String);
+
+impl NodeVersion {
+    /// Checks the rules.
+    pub fn new(version: impl Into<String>) -> Result<NodeVersion, InvalidName> {
+        let version = version.into();
+        let what = "node version";
+        check_length(what, &version, NODE_VERSION_BYTES_MAX)?;
+        check_no_blanks(what, &version)?;
+        Ok(NodeVersion(version))
+    }
+}
+
 macro_rules! name_traits {
     ($name:ident, $limit:expr) => {
         impl $name {
@@ -238,12 +270,24 @@ macro_rules! name_traits {
 
 name_traits!(TopicName, TOPIC_NAME_BYTES_MAX);
 name_traits!(GroupName, GROUP_NAME_BYTES_MAX);
+name_traits!(NodeAddress, NODE_ADDRESS_BYTES_MAX);
+name_traits!(NodeVersion, NODE_VERSION_BYTES_MAX);
 
 fn check_length(what: &'static str, name: &str, limit_bytes: usize) -> Result<(), InvalidName> {
     if (1..=limit_bytes).contains(&name.len()) {
         Ok(())
     } else {
         Err(InvalidName::Length { what, length_bytes: name.len(), limit_bytes })
+    }
+}
+
+fn check_no_blanks(what: &'static str, text: &str) -> Result<(), InvalidName> {
+    match text.chars().find(|c| c.is_control() || c.is_whitespace()) {
+        None => Ok(()),
+        Some(character) => {
+            let allowed = "anything but blanks and control characters";
+            Err(InvalidName::Character { what, character, allowed })
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! - [`limits`]: every bound, with its unit and reason.
 //! - [`partition`]: one partition's log: offsets, idempotence, conditions, index, checkpoints.
 //! - [`groups`]: what consumer groups have consumed.
+//! - [`metadata`]: nodes, topics and which node holds which replica.
 //! - [`topic_config`]: the settings of a topic.
 //! - [`liveness`]: is a peer alive, from what was heard of it.
 
@@ -19,6 +20,7 @@ pub mod groups;
 pub mod ids;
 pub mod limits;
 pub mod liveness;
+pub mod metadata;
 pub mod partition;
 pub mod position;
 pub mod time;

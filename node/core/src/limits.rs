@@ -3,8 +3,14 @@
 //! A bound that apply looks at is part of the replicated behaviour: changing it between versions
 //! makes replicas differ unless a feature level guards the change.
 
+use crate::ids::GroupId;
+
 /// Bytes of a topic's name, as in Kafka.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Bytes of a node's address; the longest name of the domain name system, and a port.
+pub const NODE_ADDRESS_BYTES_MAX: usize = 255;
+/// Bytes of a node's version text.
+pub const NODE_VERSION_BYTES_MAX: usize = 64;
 /// Bytes of a consumer group's name.
 pub const GROUP_NAME_BYTES_MAX: usize = 255;
 
@@ -51,9 +57,32 @@ pub const GROUP_TABLE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Rows a stored table may have. Each takes over 64 bytes of the table's account.
 pub const GROUP_TABLE_ROWS_MAX: usize = GROUP_TABLE_BYTES_MAX / 64;
 
+/// Nodes of a cluster. Each beats with each other, so the work grows with the square.
+pub const NODES_MAX: usize = 256;
+/// Nodes known, with those that were replaced and still have retiring replicas.
+pub const NODE_RECORDS_MAX: usize = 2 * NODES_MAX;
+/// Voters of the metadata group; further nodes learn. Five survive two losses, and more would
+/// only make its commits slower.
+pub const METADATA_VOTERS_MAX: usize = 5;
+/// Coordinator groups; their ids lie below those of partitions.
+pub const COORDINATORS_MAX: u32 = 900;
+/// Partitions of one topic. One command makes them all.
+pub const TOPIC_PARTITIONS_MAX: u32 = 4_096;
+/// Raft groups of a cluster that exist at one time.
+pub const GROUPS_MAX: usize = 100_000;
+/// Replicas of one group, with those that are retiring: at most one on each known node.
+pub const GROUP_REPLICAS_MAX: usize = NODE_RECORDS_MAX;
+/// Settings changed by one command.
+pub const CONFIG_CHANGES_MAX: usize = 100;
+/// Producer ids given out at once. A node takes a block and hands them out from memory.
+pub const PRODUCER_IDS_PER_BLOCK_MAX: u32 = 100_000;
+
 // One batch of the greatest size fits into an entry, with room for its row.
 const _: () = assert!(ENTRY_BYTES_MAX >= quipu_batch::BATCH_BYTES_MAX + 1_024);
 const _: () = assert!(COMMIT_BYTES_MAX <= ENTRY_BYTES_MAX);
+// Coordinators are numbered from 2, partitions from 1,000.
+const _: () =
+    assert!(GroupId::COORDINATOR_FIRST.0 + COORDINATORS_MAX <= GroupId::PARTITION_FIRST.0);
 // Apply must not refuse what the edge lets in.
 const _: () = assert!(BATCH_RECORDS_MAX >= quipu_batch::RECORDS_MAX);
 // A window must stay far below half the sequence space, or old and new could not be told apart.

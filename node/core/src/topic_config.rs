@@ -237,9 +237,14 @@ impl TopicConfig {
     }
 
     /// Appends all values.
+    ///
+    /// # Panics
+    /// If a value is out of its bounds: no replica could read it again.
     pub fn write(&self, writer: &mut Writer) {
         for setting in Setting::ALL {
-            writer.i64(self.value(setting));
+            let value = self.value(setting);
+            assert!(setting.allows(value), "{setting} = {value}");
+            writer.i64(value);
         }
     }
 

@@ -61,8 +61,15 @@ pub struct OffsetCommit {
 
 impl GroupCommand {
     /// The payload of the Raft entry.
+    ///
+    /// # Panics
+    /// If a commit breaks the limits that [`CommitOffsets::check`] knows: no replica could read
+    /// it again.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        if let GroupCommand::Commit(commit) = self {
+            assert_eq!(commit.check(), Ok(()));
+        }
         let mut writer = Writer::default();
         writer.u8(VERSION);
         match self {
