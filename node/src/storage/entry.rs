@@ -32,7 +32,8 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    const fn number(self) -> u8 {
+    /// The number it is stored and sent as.
+    pub const fn number(self) -> u8 {
         match self {
             Self::Blank => 0,
             Self::Command => 1,
@@ -169,11 +170,7 @@ mod tests {
     }
 
     fn any_kind() -> impl Strategy<Value = EntryKind> {
-        prop_oneof![
-            Just(EntryKind::Blank),
-            Just(EntryKind::Command),
-            Just(EntryKind::Membership)
-        ]
+        prop_oneof![Just(EntryKind::Blank), Just(EntryKind::Command), Just(EntryKind::Membership)]
     }
 
     proptest! {

@@ -35,8 +35,10 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// A newer version wrote this store and changed its format.
-    #[error("the store has format {found}, this version reads up to {supported}; start the newer \
-        version again")]
+    #[error(
+        "the store has format {found}, this version reads up to {supported}; start the newer \
+        version again"
+    )]
     NewerFormat {
         /// Format of the store.
         found: u32,

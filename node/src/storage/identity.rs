@@ -46,8 +46,10 @@ pub struct ExpectedIdentity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// The disk holds another cluster's data.
-    #[error("this data directory belongs to cluster {found}, not to {expected}; give the node \
-        another --data-dir, or empty this one if its data is no longer needed")]
+    #[error(
+        "this data directory belongs to cluster {found}, not to {expected}; give the node \
+        another --data-dir, or empty this one if its data is no longer needed"
+    )]
     OtherCluster {
         /// In the directory.
         found: ClusterId,
@@ -55,8 +57,10 @@ pub enum IdentityError {
         expected: ClusterId,
     },
     /// The disk holds another node's data.
-    #[error("this data directory belongs to node {found}, not to node {given}; start it with \
-        --node-id {found}, or give node {given} another --data-dir")]
+    #[error(
+        "this data directory belongs to node {found}, not to node {given}; start it with \
+        --node-id {found}, or give node {given} another --data-dir"
+    )]
     OtherLabel {
         /// In the directory.
         found: NodeLabel,

@@ -44,6 +44,8 @@ pub enum KeyKind {
     Committed = 8,
     /// Per group hosted here: the manifest record, from which a start finds its replicas.
     Replica = 9,
+    /// Per log group: what is known of its rungs without opening their checkpoints.
+    Ladder = 10,
     /// Once per node: its uuid, its label, its cluster.
     NodeIdentity = 128,
     /// Once per node: the format of this store.
@@ -60,7 +62,7 @@ enum Shape {
 
 impl KeyKind {
     /// All kinds, in the order of their keys.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Vote,
         Self::LastPurged,
         Self::Head,
@@ -70,6 +72,7 @@ impl KeyKind {
         Self::Snapshot,
         Self::Committed,
         Self::Replica,
+        Self::Ladder,
         Self::NodeIdentity,
         Self::StoreFormat,
     ];
@@ -85,6 +88,7 @@ impl KeyKind {
             Self::Snapshot => 7,
             Self::Committed => 8,
             Self::Replica => 9,
+            Self::Ladder => 10,
             Self::NodeIdentity => 128,
             Self::StoreFormat => 129,
         }
@@ -101,7 +105,8 @@ impl KeyKind {
             | Self::Head
             | Self::Snapshot
             | Self::Committed
-            | Self::Replica => Shape::Group,
+            | Self::Replica
+            | Self::Ladder => Shape::Group,
             Self::Producer | Self::Rung | Self::Index => Shape::GroupAndNumber,
             Self::NodeIdentity | Self::StoreFormat => Shape::Node,
         }
@@ -190,6 +195,11 @@ pub fn last_purged(group: GroupId) -> Bytes {
 /// Key of [`KeyKind::Head`].
 pub fn head(group: GroupId) -> Bytes {
     of_group(KeyKind::Head, group)
+}
+
+/// What is known of a log group's rungs without opening their checkpoints.
+pub fn ladder(group: GroupId) -> Bytes {
+    of_group(KeyKind::Ladder, group)
 }
 
 /// Key of [`KeyKind::Producer`].
@@ -469,8 +479,9 @@ mod tests {
 
         let vote_key = bytes_on_page("key of a vote");
         assert_eq!(vote(group), vote_key);
-        let vote = super::super::sealed::open(&vote_key, bytes_on_page("value of that vote").into())
-            .expect("undamaged");
+        let vote =
+            super::super::sealed::open(&vote_key, bytes_on_page("value of that vote").into())
+                .expect("undamaged");
         assert_eq!((vote.version, vote.body.as_ref()), (1, [0, 0, 0, 2].as_slice()));
     }
 

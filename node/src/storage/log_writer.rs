@@ -23,8 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::limits::{
-    GROUP_COMMIT_BYTES_MAX, GROUP_COMMIT_REQUESTS_MAX, WRITER_QUEUE_BYTES_MAX,
-    WRITER_REQUEST_BYTES,
+    GROUP_COMMIT_BYTES_MAX, GROUP_COMMIT_REQUESTS_MAX, WRITER_QUEUE_BYTES_MAX, WRITER_REQUEST_BYTES,
 };
 use super::writer_stats::{Counters, LogWriterStats};
 use super::{Durability, Engine, StorageError, WriteBatch};

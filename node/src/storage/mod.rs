@@ -1,7 +1,7 @@
 //! The node's disk: one ordered store for all groups, and one writer in front of it.
 //!
 //! Everything the node must remember goes through [`Engine`], a small object-safe trait with two
-//! implementations that pass the same tests: `rocks::RocksEngine` in production and
+//! implementations that pass the same tests: [`rocks::RocksEngine`] in production and
 //! [`memory::MemoryEngine`] in simulations, which loses what was not synced when its power is cut.
 //!
 //! Writes of consensus (votes, entries, truncations) go through [`log_writer::LogWriter`] only:
@@ -21,6 +21,8 @@ pub mod limits;
 pub mod log_writer;
 pub mod manifest;
 pub mod memory;
+pub mod rocks;
+pub mod row;
 pub mod sealed;
 mod writer_stats;
 
@@ -95,11 +97,8 @@ pub trait Engine: Send + Sync {
     ) -> Result<Vec<KeyValue>, StorageError>;
 
     /// The pair with the greatest key of `range`.
-    fn last_before(
-        &self,
-        space: Space,
-        range: &KeyRange,
-    ) -> Result<Option<KeyValue>, StorageError>;
+    fn last_before(&self, space: Space, range: &KeyRange)
+    -> Result<Option<KeyValue>, StorageError>;
 
     /// Writes all of `batch` or nothing of it, visible to every later read.
     ///
