@@ -1,0 +1,292 @@
+//! `quipu read`: partitions are read at the same time, each in its order.
+//!
+//! Without `--follow` each partition is fetched from its start to its end by a task of its own
+//! that reads a little ahead; with it, a consumer of the client library waits for more.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use quipu_client::{
+    Client, ConsumedRecord, Consumer, ConsumerConfig, FetchOptions, ReadLevel, StartAt,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::args::{DEFAULT_FORMAT, GlobalArgs, LevelArg, OutputForm, ReadArgs};
+use crate::commands::{connect, offsets};
+use crate::failure::usage;
+use crate::output::PipeClosed;
+use crate::output::record::RecordFormat;
+use crate::position::Position;
+
+/// What is kept back before it is written to stdout.
+const OUT_BYTES: usize = 256 << 10;
+
+/// Fetches that wait to be printed, all partitions together; each holds about [`FETCH_BYTES`].
+const FETCHES_WAITING: usize = 8;
+
+/// Of one fetch.
+const FETCH_BYTES: u32 = 1 << 20;
+
+/// Longest wait of a fetch for records to come, where the asked replica is behind.
+const FETCH_WAIT: Duration = Duration::from_millis(500);
+
+/// A replica that gets no further for so long won't reach the end.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) async fn run(global: &GlobalArgs, args: ReadArgs) -> anyhow::Result<()> {
+    let format = format(global, &args)?;
+    let client = connect(global).await?;
+    let partitions = offsets::partitions(&client, &args.topic, &args.partitions).await?;
+    let printer = Printer { format, left: args.count, out: Vec::new() };
+    if args.follow {
+        return follow(&client, &args, &partitions, printer).await;
+    }
+    read_to_end(&client, &args, &partitions, printer).await
+}
+
+/// The form of records. A format of the caller's and a form by name exclude each other.
+fn format(global: &GlobalArgs, args: &ReadArgs) -> anyhow::Result<RecordFormat> {
+    match (global.output, &args.format) {
+        (OutputForm::Table, Some(template)) => Ok(RecordFormat::Template(template.clone())),
+        (OutputForm::Table, None) => {
+            let default = DEFAULT_FORMAT.parse().context("the default format")?;
+            Ok(RecordFormat::Template(default))
+        }
+        (OutputForm::Json, None) => Ok(RecordFormat::Json),
+        (OutputForm::Cloudevents, None) => Ok(RecordFormat::CloudEvents),
+        (OutputForm::Json | OutputForm::Cloudevents, Some(_)) => {
+            usage("-f and -o both say how to print a record; give one of them")
+        }
+    }
+}
+
+fn level(arg: LevelArg) -> ReadLevel {
+    match arg {
+        LevelArg::Linearizable => ReadLevel::Linearizable,
+        LevelArg::Committed => ReadLevel::Committed,
+        LevelArg::Bounded(ms) => ReadLevel::Bounded(Duration::from_millis(ms.into())),
+    }
+}
+
+/// Prints records until there are enough.
+struct Printer {
+    format: RecordFormat,
+    /// How many may still be printed; `None`: all.
+    left: Option<u64>,
+    out: Vec<u8>,
+}
+
+impl Printer {
+    fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn print(&mut self, records: &[ConsumedRecord]) -> anyhow::Result<()> {
+        for record in records {
+            if self.is_done() {
+                return Ok(());
+            }
+            self.format.print(record, &mut self.out).with_context(|| {
+                format!("{}/{}:{}", record.topic, record.partition, record.offset)
+            })?;
+            self.left = self.left.map(|left| left - 1);
+            if self.out.len() >= OUT_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        let written = stdout.write_all(&self.out).and_then(|()| stdout.flush());
+        self.out.clear();
+        match written {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(PipeClosed.into()),
+            Err(error) => Err(error).context("can't write to stdout"),
+        }
+    }
+}
+
+async fn read_to_end(
+    client: &Client,
+    args: &ReadArgs,
+    partitions: &[u32],
+    mut printer: Printer,
+) -> anyhow::Result<()> {
+    let level = level(args.level.unwrap_or(LevelArg::Linearizable));
+    let (queue, mut fetched) = mpsc::channel(FETCHES_WAITING);
+    let mut readers = JoinSet::new();
+    // BEFORE any record is read: the ends are those of the moment the command began.
+    for partition in partitions {
+        let range = range(client, args, *partition, level).await?;
+        let reader = Reader {
+            client: client.clone(),
+            topic: args.topic.clone(),
+            partition: *partition,
+            range,
+            options: FetchOptions {
+                level,
+                max_bytes: FETCH_BYTES,
+                min_bytes: 1,
+                max_wait: FETCH_WAIT,
+                node: args.node,
+            },
+            queue: queue.clone(),
+        };
+        readers.spawn(reader.run());
+    }
+    drop(queue);
+
+    while !printer.is_done() {
+        let Some(records) = fetched.recv().await else { break };
+        printer.print(&records)?;
+    }
+    // What was read before a failure is printed before it is told.
+    printer.flush()?;
+    if printer.is_done() {
+        return Ok(());
+    }
+    while let Some(ended) = readers.join_next().await {
+        ended.context("a reader panicked")??;
+    }
+    Ok(())
+}
+
+/// From where to where a partition is read.
+async fn range(
+    client: &Client,
+    args: &ReadArgs,
+    partition: u32,
+    level: ReadLevel,
+) -> anyhow::Result<std::ops::Range<u64>> {
+    let from = offsets::resolve(client, &args.topic, partition, args.from).await?;
+    let end = match (args.to, level) {
+        (Position::Latest, ReadLevel::Linearizable) => {
+            offsets::resolve(client, &args.topic, partition, Position::Latest).await?.offset
+        }
+        // The end that this replica knows, which may lie behind the partition's.
+        (Position::Latest, ReadLevel::Committed | ReadLevel::Bounded(_)) => {
+            let options =
+                FetchOptions { level, max_bytes: 1, node: args.node, ..Default::default() };
+            let start = from.log_start_offset;
+            client.fetch(&args.topic, partition, start, options).await?.high_watermark
+        }
+        (to, _) => offsets::resolve(client, &args.topic, partition, to).await?.offset,
+    };
+    Ok(from.offset..end)
+}
+
+/// Reads one partition from a start to an end.
+struct Reader {
+    client: Client,
+    topic: String,
+    partition: u32,
+    range: std::ops::Range<u64>,
+    options: FetchOptions,
+    queue: mpsc::Sender<Vec<ConsumedRecord>>,
+}
+
+impl Reader {
+    async fn run(self) -> anyhow::Result<()> {
+        let mut next = self.range.start;
+        let mut progress_at = Instant::now();
+        while next < self.range.end {
+            let options = self.options.clone();
+            let fetched = self.client.fetch(&self.topic, self.partition, next, options).await?;
+            if fetched.records.is_empty() {
+                if progress_at.elapsed() > PROGRESS_TIMEOUT {
+                    bail!(
+                        "node {} got no further than {next} of {}/{} for {} s; the end is {}",
+                        fetched.served_by,
+                        self.topic,
+                        self.partition,
+                        PROGRESS_TIMEOUT.as_secs(),
+                        self.range.end
+                    );
+                }
+                continue;
+            }
+            progress_at = Instant::now();
+            next = fetched.next_offset;
+            let mut records = fetched.records;
+            records.retain(|record| record.offset < self.range.end);
+            if self.queue.send(records).await.is_err() {
+                // Enough was printed.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn follow(
+    client: &Client,
+    args: &ReadArgs,
+    partitions: &[u32],
+    mut printer: Printer,
+) -> anyhow::Result<()> {
+    let mut consumer: Consumer = client.consumer(ConsumerConfig {
+        level: level(args.level.unwrap_or(LevelArg::Committed)),
+        node: args.node,
+        ..Default::default()
+    })?;
+    let mut assignment = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        let from = offsets::resolve(client, &args.topic, *partition, args.from).await?;
+        assignment.push((args.topic.clone(), *partition, StartAt::Offset(from.offset)));
+    }
+    consumer.assign(assignment).await?;
+    while !printer.is_done() {
+        let Some(records) = consumer.next_batch().await else { break };
+        printer.print(&records?)?;
+        // Somebody waits for each record, so none is kept back.
+        printer.flush()?;
+    }
+    printer.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn format_of(line: &str) -> anyhow::Result<RecordFormat> {
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Read(args) = cli.command else { panic!("not read") };
+        format(&cli.global, &args)
+    }
+
+    #[test]
+    fn a_format_and_a_form_exclude_each_other() {
+        assert_eq!(format_of("quipu read t -o json").unwrap(), RecordFormat::Json);
+        assert_eq!(format_of("quipu read t -o cloudevents").unwrap(), RecordFormat::CloudEvents);
+        let both = format_of("quipu read t -o json -f %s").unwrap_err();
+        assert_eq!(crate::failure::exit_code(&both), 2);
+    }
+
+    #[test]
+    fn the_printer_stops_after_the_wanted_count() {
+        let record = |offset| ConsumedRecord {
+            topic: "t".to_owned(),
+            partition: 0,
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            leader_epoch: 1,
+        };
+        let format = format_of("quipu read t -f %o,").unwrap();
+        let mut printer = Printer { format, left: Some(2), out: Vec::new() };
+        printer.print(&[record(0), record(1), record(2)]).unwrap();
+        assert!(printer.is_done());
+        assert_eq!(printer.out, b"0,1,");
+    }
+}
