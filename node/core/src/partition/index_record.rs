@@ -214,7 +214,7 @@ mod tests {
                 *version = VERSION;
             }
             if let Ok(record) = IndexRecord::decode(bytes.into()) {
-                record.next_offset();
+                prop_assert!(record.next_offset() > record.base_offset);
             }
         }
 
