@@ -4,13 +4,16 @@
 //! that reads a little ahead; with it, a consumer of the client library waits for more.
 
 use std::io::Write as _;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use futures::{StreamExt as _, TryStreamExt as _};
 use quipu_client::{
     Client, ConsumedRecord, Consumer, ConsumerConfig, FetchOptions, ReadLevel, StartAt,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -26,6 +29,9 @@ const OUT_BYTES: usize = 256 << 10;
 
 /// Fetches that wait to be printed, all partitions together; each holds about [`FETCH_BYTES`].
 const FETCHES_WAITING: usize = 8;
+
+/// Partitions that are read at the same time; each has a fetch in hand.
+const PARTITIONS_AT_ONCE: usize = 16;
 
 /// Of one fetch.
 const FETCH_BYTES: u32 = 1 << 20;
@@ -119,15 +125,23 @@ async fn read_to_end(
     mut printer: Printer,
 ) -> anyhow::Result<()> {
     let level = level(args.level.unwrap_or(LevelArg::Linearizable));
-    let (queue, mut fetched) = mpsc::channel(FETCHES_WAITING);
-    let mut readers = JoinSet::new();
     // BEFORE any record is read: the ends are those of the moment the command began.
-    for partition in partitions {
-        let range = range(client, args, *partition, level).await?;
+    let ranges: Vec<(u32, Range<u64>)> = futures::stream::iter(partitions)
+        .map(|partition| async move {
+            anyhow::Ok((*partition, range(client, args, *partition, level).await?))
+        })
+        .buffered(PARTITIONS_AT_ONCE)
+        .try_collect()
+        .await?;
+
+    let (queue, mut fetched) = mpsc::channel(FETCHES_WAITING);
+    let turns = Arc::new(Semaphore::new(PARTITIONS_AT_ONCE));
+    let mut readers = JoinSet::new();
+    for (partition, range) in ranges {
         let reader = Reader {
             client: client.clone(),
             topic: args.topic.clone(),
-            partition: *partition,
+            partition,
             range,
             options: FetchOptions {
                 level,
@@ -138,12 +152,24 @@ async fn read_to_end(
             },
             queue: queue.clone(),
         };
-        readers.spawn(reader.run());
+        let turns = Arc::clone(&turns);
+        readers.spawn(async move {
+            let _turn = turns.acquire().await.context("nobody closes the semaphore")?;
+            reader.run().await
+        });
     }
     drop(queue);
 
     while !printer.is_done() {
-        let Some(records) = fetched.recv().await else { break };
+        let records = match fetched.try_recv() {
+            Ok(records) => records,
+            Err(_) => {
+                // Nothing is kept back while nothing comes.
+                printer.flush()?;
+                let Some(records) = fetched.recv().await else { break };
+                records
+            }
+        };
         printer.print(&records)?;
     }
     // What was read before a failure is printed before it is told.
@@ -163,7 +189,7 @@ async fn range(
     args: &ReadArgs,
     partition: u32,
     level: ReadLevel,
-) -> anyhow::Result<std::ops::Range<u64>> {
+) -> anyhow::Result<Range<u64>> {
     let from = offsets::resolve(client, &args.topic, partition, args.from).await?;
     let end = match (args.to, level) {
         (Position::Latest, ReadLevel::Linearizable) => {
@@ -186,7 +212,7 @@ struct Reader {
     client: Client,
     topic: String,
     partition: u32,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     options: FetchOptions,
     queue: mpsc::Sender<Vec<ConsumedRecord>>,
 }
