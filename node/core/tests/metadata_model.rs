@@ -1,5 +1,7 @@
 //! The cluster's metadata: what each command does, and what holds after any sequence of them.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use node_core::ids::{

@@ -3,6 +3,8 @@
 //! producers, retention. After each entry the rows that were to be stored give the same state
 //! back; at the end a replica that began with any rung has caught up with the others.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 

@@ -1,5 +1,7 @@
 //! Replicas and preferred leaders spread evenly: within a topic, and over the whole cluster.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use node_core::ids::{NodeLabel, NodeUuid};
 use node_core::metadata::placement::{InvalidReplication, NodeLoad, Placement, replication_factor};
 use proptest::prelude::*;

@@ -389,3 +389,147 @@ impl Width {
 fn invalid(reason: &'static str) -> DecodeError {
     DecodeError::Invalid { what: "partition state", reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::super::{Append, AppendBatch};
+    use super::*;
+    use crate::limits::PRODUCERS_MAX;
+
+    /// A batch of one producer; only its header counts here.
+    fn batch(id: u64, sequence: u32, records: u32) -> AppendBatch {
+        let mut bytes = vec![0; 61];
+        bytes[8..12].copy_from_slice(&49_u32.to_be_bytes());
+        bytes[23..27].copy_from_slice(&(records - 1).to_be_bytes());
+        bytes[43..51].copy_from_slice(&id.to_be_bytes());
+        bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
+        bytes[57..61].copy_from_slice(&records.to_be_bytes());
+        AppendBatch { expect_end_offset: None, bytes: bytes.into() }
+    }
+
+    fn append(state: &mut PartitionState, batches: Vec<AppendBatch>) -> super::super::Applied {
+        let index = state.applied().map_or(0, |applied| applied.index + 1);
+        let term = state.applied().map_or(1, |applied| applied.term);
+        let time = EntryTime(state.time_last().0.saturating_add(1));
+        state.apply_append(RaftPosition { term, index }, &Append { time, batches })
+    }
+
+    /// A state with some of everything.
+    fn state() -> PartitionState {
+        let mut state = PartitionState::new(LadderLimits { bytes: 400, ms: 1 << 40 });
+        for round in 0..6 {
+            append(&mut state, vec![batch(1, round, 1), batch(2, round * 7, 7)]);
+        }
+        let at = RaftPosition { term: 2, index: 6 };
+        state.apply_membership(at, Bytes::from_static(b"members"));
+        state
+    }
+
+    #[test]
+    fn a_row_of_a_full_window_of_small_batches_is_small() {
+        let mut state = PartitionState::new(LadderLimits::default());
+        for sequence in 0..100 {
+            append(&mut state, vec![batch(1, sequence, 1)]);
+        }
+        let row = state.encode_producer(ProducerId(1)).expect("it has just appended");
+        assert_eq!(row.len(), 300);
+    }
+
+    #[test]
+    fn counts_and_gaps_of_every_width_are_read_again() {
+        for step in [1_u64, 1 << 15, 1 << 16, 1 << 31, 1 << 32, 1 << 50] {
+            let mut batches = VecDeque::new();
+            for number in 0..5_u32 {
+                batches.push_back(AcceptedBatch {
+                    sequence_first: sequence_add(SEQUENCE_MAX - 2, number),
+                    record_count: 1,
+                    base_offset: 40 + u64::from(number) * (step + 1),
+                });
+            }
+            let producer = Producer {
+                epoch: ProducerEpoch(3),
+                last_use: EntryTime(9),
+                epoch_records: 77,
+                batches,
+            };
+            let row = encode_producer(ProducerId(5), &producer);
+            assert_eq!(decode_producer(row), Ok((ProducerId(5), producer)));
+        }
+    }
+
+    #[test]
+    fn a_producer_evicted_by_the_entry_it_appears_in_is_removed_and_not_changed() {
+        let mut state = PartitionState::new(LadderLimits::default());
+        let mut append = |index, ids: std::ops::Range<u64>| {
+            // All at one time, so that ids decide who was idle for longest.
+            let batches = ids.map(|id| batch(id, 0, 1)).collect();
+            let append = Append { time: EntryTime(5), batches };
+            state.apply_append(RaftPosition { term: 1, index }, &append)
+        };
+        append(0, 10_000..14_000);
+        append(1, 14_000..18_000);
+        let applied = append(2, 0..4_000);
+        let range = |ids: std::ops::Range<u64>| ids.map(ProducerId).collect::<Vec<_>>();
+        assert_eq!(applied.producers_removed, range(0..2_000));
+        assert_eq!(applied.producers_changed, range(2_000..4_000));
+        assert_eq!(state.producer_count(), PRODUCERS_MAX);
+    }
+
+    #[test]
+    fn rows_that_do_not_belong_together_are_refused() {
+        let state = state();
+        let rows = || state.producer_ids().map(|id| state.encode_producer(id).expect("known"));
+        let (head, ladder) = (state.encode_head(), state.encode_ladder());
+        assert_eq!(
+            PartitionState::restore(head.clone(), ladder.clone(), rows()),
+            Ok(state.clone())
+        );
+
+        let empty = PartitionState::new(LadderLimits::default());
+        let old_head = PartitionState::restore(empty.encode_head(), ladder.clone(), rows());
+        assert_eq!(old_head, Err(invalid("rungs are not in order")));
+        let old_ladder =
+            PartitionState::restore(empty.encode_head(), empty.encode_ladder(), rows());
+        assert_eq!(old_ladder, Err(invalid("a producer's batch lies after the log's end")));
+        let twice = PartitionState::restore(head, ladder, rows().chain(rows()));
+        assert_eq!(twice, Err(invalid("two rows of one producer")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_row_is_refused_or_gives_a_state_that_can_go_on(
+            row in 0_usize..4,
+            place in any::<Index>(),
+            value in any::<u8>(),
+        ) {
+            let state = state();
+            let mut rows = vec![state.encode_head(), state.encode_ladder()];
+            rows.extend(state.producer_ids().map(|id| state.encode_producer(id).expect("known")));
+            let mut changed = rows[row].to_vec();
+            let place = place.index(changed.len());
+            changed[place] = value;
+            rows[row] = changed.into();
+            let producers = rows.split_off(2);
+            if let Ok(mut state) =
+                PartitionState::restore(rows[0].clone(), rows[1].clone(), producers)
+                && state.applied().is_none_or(|applied| applied.index < u64::MAX)
+            {
+                append(&mut state, vec![batch(1, 6, 1), batch(2, 0, 7), batch(3, 0, 1)]);
+                prop_assert_eq!(PartitionState::from_checkpoint(state.checkpoint()), Ok(state));
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let versioned = Bytes::from([&[1], &bytes[..]].concat());
+            let _ = decode_head(versioned.clone());
+            let _ = decode_rungs(versioned.clone());
+            let _ = decode_producer(versioned.clone());
+            let _ = PartitionState::from_checkpoint(versioned);
+            let _ = PartitionState::from_checkpoint(bytes.into());
+        }
+    }
+}
