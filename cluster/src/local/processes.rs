@@ -66,6 +66,8 @@ impl NodeCommand {
         let child = Command::new(&self.quipud)
             .args(["--node-id", &self.node_id.to_string()])
             .args(["--listen", &self.listen])
+            // Said, so that a variable meant for another node doesn't say it.
+            .args(["--advertise", &self.listen])
             .args(["--http-listen", &self.http_listen])
             .arg("--data-dir")
             .arg(&self.data_dir)
