@@ -5,8 +5,23 @@
 //! docs/ARCHITECTURE.md leads along it, file by file.
 
 pub mod config;
+pub mod env;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod storage;
 pub mod telemetry;
 pub mod version;
+
+mod edge;
+mod formation;
+mod linearize;
+mod liveness;
+mod member;
+mod node;
+mod partition;
+mod peer;
+mod raft;
+mod tables;
+
+pub use node::{Node, StartError};

@@ -136,3 +136,69 @@ pub const APPLY_ENTRIES_MAX: usize = 256;
 pub const TABLE_SNAPSHOT_ENTRIES: u64 = 10_000;
 /// Entries kept before a table's snapshot, for followers that are just a little behind.
 pub const TABLE_ENTRIES_KEPT: u64 = 1_000;
+
+// Appending.
+
+/// Appends that wait in front of one partition; bytes are bounded for the whole node beside it.
+pub const APPENDS_WAITING_MAX: usize = 4_096;
+/// Entries of one partition proposed and not yet answered. More would not be faster, only later.
+pub const ENTRIES_UNDER_WAY_MAX: usize = 8;
+/// Batches gathered into one entry.
+pub const ENTRY_BATCHES_MAX: usize = 1_024;
+/// Bytes gathered into one entry; a single batch may be larger.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// A proposal of the node itself is given up after this long.
+pub const PROPOSAL_MAX: Duration = Duration::from_secs(5);
+
+// Read index.
+
+/// One question for the read index is given up after this long, and asked again.
+pub const READ_INDEX_MAX: Duration = Duration::from_millis(1_500);
+/// Pause before it is asked again while leadership is unclear.
+pub const READ_INDEX_RETRY: Duration = Duration::from_millis(20);
+
+// Liveness.
+
+/// Between two beats of a pair of nodes.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+/// A beat is given up after this long. Silence counts, not the error.
+pub const BEAT_ANSWER_MAX: Duration = Duration::from_millis(1_000);
+/// After a refused beat the next follows sooner: two refusals make a node dead.
+pub const BEAT_RETRY: Duration = Duration::from_millis(20);
+/// Moments remembered per group for telling a follower's lag: 3 s of beats.
+pub const LAG_MOMENTS_MAX: usize = 32;
+/// Nodes named as unreachable in one beat.
+pub const UNREACHABLE_MAX: usize = 64;
+/// How often the groups are looked after.
+pub const TEND_INTERVAL: Duration = Duration::from_millis(100);
+/// A group in which nothing happened for so long is parked.
+pub const PARK_AFTER_MS: u64 = 5_000;
+/// A group that was just opened waits so long for word of a leader before it elects one.
+pub const LEADERLESS_GRACE: Duration = Duration::from_millis(400);
+/// Each further replica waits so much longer, so that they do not split the vote.
+pub const ELECTION_SPREAD: Duration = Duration::from_millis(200);
+/// An election that came to nothing is called again after this long.
+pub const ELECTION_AGAIN: Duration = Duration::from_millis(1_000);
+/// Retention goes by a clock that is no further than this from a majority's.
+pub const CLOCK_SKEW_MAX_MS: u64 = 10_000;
+
+// Membership and upkeep.
+
+/// How often a node compares what it hosts with the metadata, beside every change of it.
+pub const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
+/// A founder that is not the first waits so long for the first one to found the group.
+pub const FOUNDER_PATIENCE: Duration = Duration::from_secs(3);
+/// A node is asked who it is, and given up, within this time.
+pub const HELLO_MAX: Duration = Duration::from_secs(2);
+/// Coordinator groups of a new cluster.
+pub const COORDINATORS: u32 = 4;
+/// A new replica is promoted when no more than so many entries are missing.
+pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
+/// Producer ids that a node takes from the metadata at once.
+pub const PRODUCER_IDS_TAKEN: u32 = 1_000;
+/// Between two looks at the disk.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Retention is looked at in every so many rounds of upkeep.
+pub const RETENTION_EVERY_ROUNDS: u64 = 5;
+/// A fresh node that was told whom to join asks again after this long.
+pub const JOIN_RETRY: Duration = Duration::from_millis(500);

@@ -8,7 +8,13 @@ mod status;
 pub use status::{error_of_status, status_of_error};
 
 /// The public API.
-#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated from quipu/v1/*.proto")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    reason = "generated from quipu/v1/*.proto"
+)]
 #[allow(unreachable_pub, unused_qualifications, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("quipu.v1");
@@ -17,7 +23,13 @@ pub mod v1 {
 /// Node to node.
 pub mod peer {
     /// Version 1.
-    #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated from peer.proto")]
+    #[allow(
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction,
+        reason = "generated from peer.proto"
+    )]
     #[allow(unreachable_pub, unused_qualifications, reason = "generated")]
     pub mod v1 {
         tonic::include_proto!("quipu.peer.v1");

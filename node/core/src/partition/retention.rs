@@ -25,6 +25,34 @@ pub struct RetainedLog<'a> {
     pub bytes_total: u64,
 }
 
+/// What decides whether a rung would be made by time alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RungClock {
+    /// Next offset at the last rung; 0 before the first.
+    pub rung_next_offset: u64,
+    /// The log's time at the last rung, or at the first append; `None` before it.
+    pub rung_ms: Option<u64>,
+    /// The log's time at its last entry.
+    pub last_ms: u64,
+    /// Log time after which a rung is due.
+    pub ladder_ms: u64,
+    /// Next offset of the log.
+    pub next_offset: u64,
+}
+
+impl RungClock {
+    /// Whether records would have to go which only a rung not made yet could let go. The leader
+    /// then proposes an advance of the start to nowhere (index 0), whose time makes that rung:
+    /// needed where nobody appends any more.
+    #[must_use]
+    pub fn wants_rung(self, retention: Retention, now_ms: u64) -> bool {
+        let rung_ms = self.rung_ms.unwrap_or(u64::MAX);
+        let due = now_ms.saturating_sub(rung_ms) >= self.ladder_ms;
+        let all_old = retention.ms.is_some_and(|ms| is_older(self.last_ms, ms, now_ms));
+        self.next_offset > self.rung_next_offset && due && all_old
+    }
+}
+
 impl PartitionState {
     /// What retention looks at.
     #[must_use]
@@ -36,18 +64,17 @@ impl PartitionState {
         }
     }
 
-    /// Whether records would have to go which only a rung not made yet could let go. The leader
-    /// then proposes an advance of the start to nowhere (index 0), whose time makes that rung:
-    /// needed where nobody appends any more.
+    /// What decides whether a rung would be made by time alone.
     #[must_use]
-    pub fn wants_rung(&self, retention: Retention, now_ms: u64) -> bool {
-        let (next_offset, rung_ms) = match self.rungs().last() {
-            Some(last) => (last.next_offset, last.time.ms()),
-            None => (0, self.time_first.map_or(u64::MAX, |time| time.ms())),
-        };
-        let due = now_ms.saturating_sub(rung_ms) >= self.ladder_limits().ms;
-        let all_old = retention.ms.is_some_and(|ms| is_older(self.time_last().ms(), ms, now_ms));
-        self.next_offset() > next_offset && due && all_old
+    pub fn rung_clock(&self) -> RungClock {
+        let last = self.rungs().last();
+        RungClock {
+            rung_next_offset: last.map_or(0, |rung| rung.next_offset),
+            rung_ms: last.map(|rung| rung.time).or(self.time_first).map(|time| time.ms()),
+            last_ms: self.time_last().ms(),
+            ladder_ms: self.ladder_limits().ms,
+            next_offset: self.next_offset(),
+        }
     }
 }
 

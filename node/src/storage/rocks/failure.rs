@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use rocksdb::ErrorKind;
-
 use crate::storage::StorageError;
 use crate::storage::error::{ADVICE_STORE, ADVICE_VALUE};
 
@@ -21,9 +19,8 @@ const FULL: [&str; 3] =
 
 const IN_USE: [&str; 2] = ["lock hold by current process", "While lock file"];
 
-/// Translates an error of RocksDB on the store at `path`.
-pub(super) fn translate(operation: Operation, path: &Path, error: &rocksdb::Error) -> StorageError {
-    let text: &str = error.as_ref();
+/// Translates an error of RocksDB, given as its text, on the store at `path`.
+pub(super) fn translate(operation: Operation, path: &Path, text: &str) -> StorageError {
     let doing = match operation {
         Operation::Open => "opening",
         Operation::Read => "reading from",
@@ -38,12 +35,46 @@ pub(super) fn translate(operation: Operation, path: &Path, error: &rocksdb::Erro
         return StorageError::InUse { path: path.to_owned() };
     }
     // A file that RocksDB knows and the disk doesn't have is as bad as one with flipped bits.
-    let lost = error.kind() == ErrorKind::Corruption || text.contains("No such file or directory");
+    let lost = text.starts_with("Corruption") || text.contains("No such file or directory");
     match (lost, operation) {
         (true, Operation::Read) => StorageError::Damaged { what, advice: ADVICE_VALUE },
         (true, Operation::Open | Operation::Write) => {
             StorageError::Damaged { what, advice: ADVICE_STORE }
         }
         (false, _) => StorageError::Io { what },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning(operation: Operation, text: &str) -> StorageError {
+        translate(operation, Path::new("/data"), text)
+    }
+
+    #[test]
+    fn errors_are_told_apart_by_what_they_mean() {
+        let locked = "IO error: While lock file: /data/LOCK: Resource temporarily unavailable";
+        assert!(matches!(meaning(Operation::Open, locked), StorageError::InUse { .. }));
+        let full = "IO error: No space left on device: While appending to file: /data/000008.log";
+        assert!(matches!(meaning(Operation::Write, full), StorageError::Full { .. }));
+        let broken = "IO error: While fsync: /data/000008.log: Input/output error";
+        assert!(matches!(meaning(Operation::Write, broken), StorageError::Io { .. }));
+        let damaged = "Corruption: block checksum mismatch: stored = 1, computed = 2";
+        assert!(matches!(meaning(Operation::Read, damaged), StorageError::Damaged { .. }));
+        let lost = "IO error: No such file or directory: While open a file: /data/000009.blob";
+        assert!(matches!(meaning(Operation::Read, lost), StorageError::Damaged { .. }));
+    }
+
+    #[test]
+    fn a_damaged_value_is_repaired_and_a_damaged_store_is_given_up() {
+        let advice = |operation| match meaning(operation, "Corruption: bad") {
+            StorageError::Damaged { advice, .. } => advice,
+            other => panic!("{other}"),
+        };
+        assert_eq!(advice(Operation::Read), ADVICE_VALUE);
+        assert_eq!(advice(Operation::Open), ADVICE_STORE);
+        assert_eq!(advice(Operation::Write), ADVICE_STORE);
     }
 }

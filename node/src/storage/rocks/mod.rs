@@ -8,6 +8,8 @@
 mod failure;
 mod options;
 mod reclaim;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +54,7 @@ impl RocksEngine {
         refuse_headless_store(path)?;
         fs::create_dir_all(path).map_err(|error| io_error("creating", path, &error))?;
         let db = DB::open_cf_descriptors(&options.database(), path, options.column_families())
-            .map_err(|error| translate(Operation::Open, path, &error))?;
+            .map_err(|error| translate(Operation::Open, path, error.as_ref()))?;
         // The directory's own entry in its parent must survive a power cut like its content does.
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             let synced = fs::File::open(parent).and_then(|parent| parent.sync_all());
@@ -167,7 +169,7 @@ impl Store {
     }
 
     fn failed(&self, operation: Operation, error: &rocksdb::Error) -> StorageError {
-        translate(operation, &self.path, error)
+        translate(operation, &self.path, error.as_ref())
     }
 
     /// Without bounds an iterator would run on into the next group.

@@ -1,0 +1,76 @@
+//! Makes a replica fit for a linearizable read: everything that was acknowledged before the call
+//! is applied here (Raft dissertation, section 6.4). The leader makes sure of its leadership with
+//! a round of heartbeats; a follower asks the leader and waits until it has applied as much.
+
+use std::sync::Arc;
+
+use node_core::position::RaftPosition;
+use quipu_proto::peer::v1 as pb;
+use tokio::time::Instant;
+
+use crate::limits;
+use crate::liveness::Liveness;
+use crate::metrics::Metrics;
+use crate::peer::Peers;
+use crate::raft::{RaftFailure, RaftGroup, Role};
+
+/// What asking for the read index needs, whatever the group.
+#[derive(Clone)]
+pub(crate) struct Linearizer {
+    pub(crate) cluster_id: uuid::Uuid,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Linearizer {
+    /// Waits until everything is applied here that was acknowledged before this call. Asks again
+    /// while leadership is unclear, until the deadline.
+    pub(crate) async fn linearize(
+        &self,
+        raft: &RaftGroup,
+        deadline: Instant,
+    ) -> Result<(), RaftFailure> {
+        loop {
+            let failure = match self.read_index(raft, deadline).await {
+                Ok(position) => match raft.wait_applied(position, deadline).await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => failure,
+                },
+                Err(failure) => failure,
+            };
+            if matches!(failure, RaftFailure::Stopped(_))
+                || Instant::now() + limits::READ_INDEX_RETRY >= deadline
+            {
+                return Err(failure);
+            }
+            tokio::time::sleep(limits::READ_INDEX_RETRY).await;
+        }
+    }
+
+    /// The read index, from this replica if it leads, else from the one that does.
+    async fn read_index(
+        &self,
+        raft: &RaftGroup,
+        deadline: Instant,
+    ) -> Result<RaftPosition, RaftFailure> {
+        let left = deadline.saturating_duration_since(Instant::now()).min(limits::READ_INDEX_MAX);
+        if raft.brief().role == Role::Leader {
+            self.metrics.raft.read_index_given.inc();
+            return match tokio::time::timeout(left, raft.read_index()).await {
+                Ok(position) => position,
+                Err(_) => Err(RaftFailure::NoQuorum),
+            };
+        }
+        let group = raft.group();
+        let leader = raft.status().leader.or_else(|| self.liveness.leader_of(group));
+        let Some(leader) = leader else { return Err(RaftFailure::NotLeader { leader: None }) };
+        let not_leader = RaftFailure::NotLeader { leader: Some(leader) };
+        let Some(link) = self.peers.get(leader.node) else { return Err(not_leader) };
+        self.metrics.raft.read_index_asked.inc();
+        let target = RaftGroup::target(self.cluster_id, group, leader.replica);
+        let answer = link.read_index(pb::ReadIndexRequest { target: Some(target) }, left).await;
+        let position = answer.ok().and_then(|answer| answer.log_id).ok_or(not_leader)?;
+        Ok(RaftPosition { term: position.term, index: position.index })
+    }
+}

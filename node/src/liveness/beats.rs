@@ -1,0 +1,219 @@
+//! Beats: each node asks each other ten times a second, and learns from the answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use node_core::ids::NodeUuid;
+use node_core::liveness::Liveness as Opinion;
+use quipu_proto::peer::v1 as pb;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::directory::Word;
+use super::{Liveness, Watched, lock};
+use crate::limits;
+use crate::peer::PeerError;
+
+impl Liveness {
+    /// Begins to watch another node. Answers `false` if it was watched already.
+    pub(crate) fn watch_node(self: &Arc<Self>, node: NodeUuid) -> bool {
+        if node == self.me {
+            return false;
+        }
+        let beat_now = {
+            let mut watched = lock(&self.watched);
+            if watched.contains_key(&node) {
+                return false;
+            }
+            let peer = Watched::new(self.now_ms());
+            let beat_now = peer.beat_now.clone();
+            watched.insert(node, peer);
+            beat_now
+        };
+        crate::env::spawn(self.clone().beat_on(node, beat_now));
+        true
+    }
+
+    /// Watches a node no longer.
+    pub(crate) fn forget_node(&self, node: NodeUuid) {
+        if let Some(peer) = lock(&self.watched).remove(&node) {
+            peer.beat_now.notify_one();
+        }
+        self.peers.forget(node);
+    }
+
+    /// Asks one node until it is forgotten.
+    async fn beat_on(self: Arc<Self>, node: NodeUuid, beat_now: Arc<Notify>) {
+        while lock(&self.watched).contains_key(&node) {
+            let pause = match self.beat(node).await {
+                Ok(()) => limits::BEAT_INTERVAL,
+                Err(PeerError::Unreachable { .. }) if self.is_alive(node) => limits::BEAT_RETRY,
+                Err(_) => limits::BEAT_INTERVAL,
+            };
+            drop(tokio::time::timeout(pause, beat_now.notified()).await);
+        }
+    }
+
+    async fn beat(&self, node: NodeUuid) -> Result<(), PeerError> {
+        let Some(link) = self.peers.get(node) else { return Ok(()) };
+        let asked = Instant::now();
+        let parked_version =
+            lock(&self.watched).get(&node).map_or(0, |peer| peer.parked_version_seen);
+        let request = pb::BeatRequest {
+            cluster_id: Bytes::copy_from_slice(self.cluster_id.as_bytes()),
+            from_node: Bytes::copy_from_slice(self.me.0.as_bytes()),
+            incarnation: self.incarnation,
+            address: self.address.clone(),
+            clock_ms: self.clock.now_ms(),
+            parked_version,
+            unreachable: self.unreachable(),
+        };
+        let answer = link.beat(request, limits::BEAT_ANSWER_MAX).await;
+        match &answer {
+            Ok(answer) => {
+                self.metrics.peer.beats.inc();
+                self.hear(node, asked, answer);
+            }
+            Err(error) => {
+                self.metrics.peer.beats_missed.inc();
+                if matches!(error, PeerError::Unreachable { .. })
+                    && let Some(peer) = lock(&self.watched).get_mut(&node)
+                {
+                    peer.opinion.unreachable(self.now_ms());
+                }
+            }
+        }
+        self.note_opinion(node, answer.is_err());
+        answer.map(drop)
+    }
+
+    fn hear(&self, node: NodeUuid, asked: Instant, answer: &pb::BeatResponse) {
+        let parked = answer.parked_included.then_some(answer.parked.as_slice());
+        lock(&self.directory).hear(&Word { node, asked, active: &answer.active, parked });
+        let mut restarted = false;
+        {
+            let mut watched = lock(&self.watched);
+            let Some(peer) = watched.get_mut(&node) else { return };
+            peer.opinion.heard(self.now_ms());
+            restarted |= peer.incarnation.is_some_and(|known| known != answer.incarnation);
+            if peer.incarnation != Some(answer.incarnation) {
+                peer.incarnation = Some(answer.incarnation);
+            }
+            if answer.parked_included {
+                peer.parked_version_seen = answer.parked_version;
+            }
+            peer.unreachable = nodes_of(&answer.unreachable);
+            peer.disk_low = answer.disk_low;
+            let half = asked.elapsed() / 2;
+            let expected = i128::from(self.clock.now_ms()) - half_ms(half);
+            let skew = i128::from(answer.clock_ms) - expected;
+            peer.clock_skew_ms = i64::try_from(skew).ok();
+        }
+        self.note_disks();
+        if restarted {
+            self.wake_groups_of(node);
+        }
+    }
+
+    /// Acts when a node is found dead, or alive again.
+    fn note_opinion(&self, node: NodeUuid, failed: bool) {
+        let now = self.now_ms();
+        let (died, came_back) = {
+            let mut watched = lock(&self.watched);
+            let Some(peer) = watched.get_mut(&node) else { return };
+            let dead = peer.opinion.state(now) == Opinion::Dead;
+            let (died, came_back) = (dead && !peer.was_dead, !dead && peer.was_dead);
+            peer.was_dead = dead;
+            if died {
+                peer.dead_since = Some(Instant::now());
+            } else if came_back {
+                peer.dead_since = None;
+            }
+            (died, came_back)
+        };
+        if died {
+            tracing::warn!(%node, "a node is gone; its groups will elect new leaders");
+            if let Some(link) = self.peers.get(node) {
+                link.reset();
+            }
+            // The others should look for themselves: a take-over needs a majority's opinion.
+            for peer in lock(&self.watched).values() {
+                peer.beat_now.notify_one();
+            }
+        }
+        if came_back {
+            tracing::info!(%node, "a node is back");
+            self.wake_groups_of(node);
+        }
+        if died || came_back || failed || self.someone_is_dead() {
+            self.look_now.notify_one();
+        }
+    }
+
+    fn someone_is_dead(&self) -> bool {
+        lock(&self.watched).values().any(|peer| peer.was_dead)
+    }
+
+    fn unreachable(&self) -> Vec<Bytes> {
+        let watched = lock(&self.watched);
+        let dead = watched.iter().filter(|(_, peer)| peer.was_dead);
+        dead.map(|(node, _)| Bytes::copy_from_slice(node.0.as_bytes()))
+            .take(limits::UNREACHABLE_MAX)
+            .collect()
+    }
+
+    /// Answers another node's beat.
+    pub(crate) fn answer(self: &Arc<Self>, request: &pb::BeatRequest) -> pb::BeatResponse {
+        if let Ok(uuid) = Uuid::from_slice(&request.from_node) {
+            self.heard_from(NodeUuid(uuid), request);
+        }
+        let leads = lock(&self.leads);
+        let age = u32::try_from(leads.made.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let older = |lead: &pb::GroupLead| {
+            let mut lead = *lead;
+            lead.quorum_age_ms = lead.quorum_age_ms.map(|ms| ms.saturating_add(age));
+            lead
+        };
+        let parked_included = request.parked_version != leads.parked_version;
+        pb::BeatResponse {
+            node_uuid: Bytes::copy_from_slice(self.me.0.as_bytes()),
+            incarnation: self.incarnation,
+            clock_ms: self.clock.now_ms(),
+            active: leads.active.iter().map(older).collect(),
+            parked_version: leads.parked_version,
+            parked_included,
+            parked: if parked_included { leads.parked.clone() } else { Vec::new() },
+            unreachable: self.unreachable(),
+            disk_low: self.disk_low.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A beat from a node is word of it, too; and its hints make this one look.
+    fn heard_from(&self, node: NodeUuid, request: &pb::BeatRequest) {
+        let watched = lock(&self.watched);
+        for dead in nodes_of(&request.unreachable) {
+            if let Some(peer) = watched.get(&dead)
+                && !peer.was_dead
+            {
+                peer.beat_now.notify_one();
+            }
+        }
+        if let Some(peer) = watched.get(&node)
+            && peer.was_dead
+        {
+            peer.beat_now.notify_one();
+        }
+    }
+}
+
+fn nodes_of(uuids: &[Bytes]) -> std::collections::BTreeSet<NodeUuid> {
+    let uuids = uuids.iter().take(limits::UNREACHABLE_MAX);
+    uuids.filter_map(|uuid| Uuid::from_slice(uuid).ok()).map(NodeUuid).collect()
+}
+
+fn half_ms(half: Duration) -> i128 {
+    i128::try_from(half.as_millis()).unwrap_or(0)
+}

@@ -1,0 +1,79 @@
+//! Group offsets: commands and linearizable reads of the coordinator groups.
+
+use node_core::groups::{CommitOffsets, GroupCommand, GroupOutcome, GroupTable};
+use node_core::ids::{GroupId, GroupName};
+use tokio::time::Instant;
+
+use super::Member;
+use crate::raft::{Applied, RaftFailure};
+
+/// Why a coordinator did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CoordinatorFailure {
+    #[error("this node has no replica of coordinator {coordinator}")]
+    NotHere { coordinator: GroupId },
+    #[error(transparent)]
+    Raft(#[from] RaftFailure),
+}
+
+impl Member {
+    /// The coordinator of a group; `None` before the cluster is made.
+    pub(crate) fn coordinator_of(&self, group: &GroupName) -> Option<GroupId> {
+        let count = self.metadata.borrow().coordinator_count();
+        (count > 0).then(|| node_core::groups::coordinator_of(group, count))
+    }
+
+    /// Has the group's coordinator commit offsets.
+    pub(crate) async fn commit_offsets(
+        &self,
+        commit: CommitOffsets,
+        deadline: Instant,
+    ) -> Result<GroupOutcome, CoordinatorFailure> {
+        let group = commit.group.clone();
+        self.execute_on(&group, GroupCommand::Commit(commit), deadline).await
+    }
+
+    /// Has the group's coordinator forget it.
+    pub(crate) async fn delete_group(
+        &self,
+        group: GroupName,
+        deadline: Instant,
+    ) -> Result<GroupOutcome, CoordinatorFailure> {
+        let command = GroupCommand::Delete { group: group.clone() };
+        self.execute_on(&group, command, deadline).await
+    }
+
+    async fn execute_on(
+        &self,
+        group: &GroupName,
+        command: GroupCommand,
+        deadline: Instant,
+    ) -> Result<GroupOutcome, CoordinatorFailure> {
+        let unknown = RaftFailure::NotLeader { leader: None };
+        let coordinator = self.coordinator_of(group).ok_or(unknown)?;
+        let replica = self.registry.replica(coordinator);
+        let replica = replica.ok_or(CoordinatorFailure::NotHere { coordinator })?;
+        replica.pulse().touch();
+        match replica.raft().execute(command.encode(), deadline).await? {
+            (Applied::Group(outcome), _) => Ok(outcome),
+            (other, _) => {
+                Err(RaftFailure::Stopped(format!("the coordinator answered {other}")).into())
+            }
+        }
+    }
+
+    /// Looks at a coordinator's table with everything acknowledged before this call.
+    pub(crate) async fn read_groups<R>(
+        &self,
+        coordinator: GroupId,
+        deadline: Instant,
+        look: impl FnOnce(&GroupTable) -> R,
+    ) -> Result<R, CoordinatorFailure> {
+        let replica = self.registry.replica(coordinator);
+        let replica = replica.ok_or(CoordinatorFailure::NotHere { coordinator })?;
+        let table = replica.groups().ok_or(CoordinatorFailure::NotHere { coordinator })?;
+        self.linearizer.linearize(replica.raft(), deadline).await?;
+        let looked = look(&table.read());
+        Ok(looked)
+    }
+}

@@ -1,0 +1,142 @@
+//! Asking and changing the cluster's metadata from any node.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use node_core::ids::{GroupId, NodeAddress, NodeUuid, NodeVersion};
+use node_core::metadata::{MetadataCommand, MetadataOutcome, MetadataState, NodeSpec};
+use quipu_proto::peer::v1 as pb;
+use tokio::time::Instant;
+
+use super::Member;
+use crate::limits;
+use crate::peer::PeerError;
+use crate::raft::{Applied, RaftFailure, Role};
+
+impl Member {
+    /// The metadata with everything that was acknowledged before this call.
+    pub(crate) async fn fresh_metadata(
+        &self,
+        deadline: Instant,
+    ) -> Result<Arc<MetadataState>, RaftFailure> {
+        let Some(replica) = self.registry.replica(GroupId::METADATA) else {
+            return Err(RaftFailure::NotLeader { leader: None });
+        };
+        self.linearizer.linearize(replica.raft(), deadline).await?;
+        Ok(self.metadata())
+    }
+
+    /// Has the metadata group apply a command, sent on to its leader where that is another node.
+    /// While no leader is known it is tried again, until the deadline.
+    pub(crate) async fn propose(
+        &self,
+        command: MetadataCommand,
+        deadline: Instant,
+    ) -> Result<MetadataOutcome, RaftFailure> {
+        let command = command.encode();
+        loop {
+            let failure = match self.propose_once(&command, deadline).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(failure) => failure,
+            };
+            let may_repeat =
+                matches!(failure, RaftFailure::NotLeader { .. } | RaftFailure::NoQuorum);
+            if !may_repeat || Instant::now() + limits::READ_INDEX_RETRY >= deadline {
+                return Err(failure);
+            }
+            tokio::time::sleep(limits::READ_INDEX_RETRY).await;
+        }
+    }
+
+    async fn propose_once(
+        &self,
+        command: &Bytes,
+        deadline: Instant,
+    ) -> Result<MetadataOutcome, RaftFailure> {
+        let Some((leader, _)) = self.leader_of(GroupId::METADATA) else {
+            return Err(RaftFailure::NotLeader { leader: None });
+        };
+        if leader.node == self.ground.me {
+            return self.propose_here(command.clone(), deadline).await;
+        }
+        let link = self.ground.peers.get(leader.node);
+        let not_leader = RaftFailure::NotLeader { leader: Some(leader) };
+        let Some(link) = link else { return Err(not_leader) };
+        let cluster_id = Bytes::copy_from_slice(self.cluster_id.0.as_bytes());
+        let request = pb::ProposeMetadataRequest { cluster_id, command: command.clone() };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match link.propose_metadata(request, left).await {
+            Ok(response) => MetadataOutcome::decode(response.outcome)
+                .map_err(|error| RaftFailure::Stopped(error.to_string())),
+            Err(PeerError::Refused { code: tonic_code, .. })
+                if tonic_code == crate::peer::NOT_LEADER =>
+            {
+                Err(not_leader)
+            }
+            Err(_) => Err(RaftFailure::OutcomeUnknown),
+        }
+    }
+
+    /// Proposes on this node, which must lead the metadata group.
+    pub(crate) async fn propose_here(
+        &self,
+        command: Bytes,
+        deadline: Instant,
+    ) -> Result<MetadataOutcome, RaftFailure> {
+        let Some(replica) = self.registry.replica(GroupId::METADATA) else {
+            return Err(RaftFailure::NotLeader { leader: None });
+        };
+        replica.pulse().touch();
+        match replica.raft().execute(command, deadline).await? {
+            (Applied::Metadata(outcome), _) => Ok(outcome),
+            (other, _) => Err(RaftFailure::Stopped(format!("the metadata answered {other}"))),
+        }
+    }
+
+    /// This node leads the metadata group.
+    pub(super) fn leads_metadata(&self) -> bool {
+        let replica = self.registry.replica(GroupId::METADATA);
+        replica.is_some_and(|replica| replica.raft().brief().role == Role::Leader)
+    }
+
+    /// How this node appears in the metadata.
+    pub(super) fn own_spec(&self) -> Option<NodeSpec> {
+        node_spec(
+            self.ground.me,
+            self.ground.label.0,
+            &self.ground.config.advertise.to_string(),
+            crate::version::VERSION,
+        )
+    }
+
+    /// A producer id that nobody had before.
+    pub(crate) async fn new_producer(&self, deadline: Instant) -> Result<u64, RaftFailure> {
+        let mut ids = self.producer_ids.lock().await;
+        if let Some(id) = ids.next() {
+            return Ok(id);
+        }
+        let command = MetadataCommand::AllocateProducerIds { count: limits::PRODUCER_IDS_TAKEN };
+        match self.propose(command, deadline).await? {
+            MetadataOutcome::ProducerIds { first, count } => {
+                *ids = first + 1..first + u64::from(count);
+                Ok(first)
+            }
+            other => Err(RaftFailure::Stopped(format!("the metadata answered {other:?}"))),
+        }
+    }
+}
+
+/// A node as the metadata knows it; `None` where a part of it can't be.
+pub(crate) fn node_spec(
+    uuid: NodeUuid,
+    label: u64,
+    address: &str,
+    version: &str,
+) -> Option<NodeSpec> {
+    Some(NodeSpec {
+        uuid,
+        label: node_core::ids::NodeLabel(label),
+        address: address.parse::<NodeAddress>().ok()?,
+        version: version.parse::<NodeVersion>().ok()?,
+    })
+}

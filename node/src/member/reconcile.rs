@@ -1,0 +1,330 @@
+//! Makes what this node hosts, and the members of the groups it leads, what the metadata says.
+//!
+//! Each node does its own part, one step at a time, again and again: opens replicas it was given,
+//! deletes those it was told to give up, and where it leads a group adds, promotes and removes
+//! members until they are the ones in the metadata. So a node that is lost half-way is no special
+//! case.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use node_core::ids::{GroupId, NodeUuid, ReplicaId};
+use node_core::metadata::{Bootstrap, GroupKind, GroupRecord, MetadataCommand, MetadataState};
+use node_core::metadata::{RegisterNode, Replica as Placed};
+use tokio::time::Instant;
+
+use super::Member;
+use super::hosted::{Hosted, HostedKind};
+use super::metadata::node_spec;
+use super::registry::Replica;
+use crate::limits;
+use crate::raft::{GroupStatus, ReplicaNode, Role};
+
+impl Member {
+    /// Reconciles whenever the metadata changes, and every now and then.
+    pub(super) async fn reconcile_always(self: Arc<Self>) {
+        let mut changes = self.metadata.clone();
+        loop {
+            self.reconcile().await;
+            let wait = tokio::time::timeout(limits::RECONCILE_INTERVAL, async {
+                tokio::select! {
+                    biased;
+                    _ = changes.changed() => {}
+                    () = self.reconcile_now.notified() => {}
+                }
+            });
+            drop(wait.await);
+        }
+    }
+
+    async fn reconcile(self: &Arc<Self>) {
+        let metadata = self.metadata();
+        self.learn_nodes(&metadata);
+        self.found_groups().await;
+        if metadata.cluster_id().is_none() {
+            self.bootstrap_if_leading().await;
+            return;
+        }
+        self.register_if_changed(&metadata).await;
+        self.host_what_is_placed(&metadata).await;
+        self.drop_what_is_not(&metadata).await;
+        for replica in self.registry.all() {
+            let group = metadata.groups().get(&replica.hosted().group);
+            if let Some(record) = group
+                && replica.raft().brief().role == Role::Leader
+            {
+                self.lead_to(&metadata, &replica, record).await;
+            }
+            self.refresh_config(&metadata, &replica);
+        }
+    }
+
+    /// Knows every node by its address, and watches it.
+    fn learn_nodes(&self, metadata: &MetadataState) {
+        let mut known: BTreeMap<NodeUuid, String> = BTreeMap::new();
+        for replica in self.registry.all() {
+            for (_, node) in &replica.hosted().founders {
+                known.insert(NodeUuid(node.uuid), node.address.clone());
+            }
+            for node in replica.raft().member_nodes() {
+                known.insert(NodeUuid(node.uuid), node.address);
+            }
+        }
+        for (uuid, record) in metadata.nodes() {
+            known.insert(*uuid, record.address.to_string());
+        }
+        for (uuid, address) in known {
+            let replaced = metadata.nodes().get(&uuid).is_some_and(|record| !record.is_member());
+            if uuid == self.ground.me || replaced {
+                continue;
+            }
+            if self.ground.peers.get(uuid).is_none() {
+                self.ground.peers.set_address(uuid, &address);
+            }
+            self.liveness.watch_node(uuid);
+        }
+        for (uuid, record) in metadata.nodes() {
+            if *uuid != self.ground.me && record.is_member() {
+                self.ground.peers.set_address(*uuid, record.address.as_str());
+            } else if !record.is_member() {
+                self.liveness.forget_node(*uuid);
+            }
+        }
+    }
+
+    /// Gives a group its first members, where this replica is a founder. The first founder does it
+    /// at once; the others only if it has not by then.
+    async fn found_groups(&self) {
+        for replica in self.registry.all() {
+            let founders = &replica.hosted().founders;
+            let place = founders.iter().position(|(id, _)| *id == replica.raft().replica());
+            let Some(place) = place else { continue };
+            let patient = place > 0 && replica.pulse().age() < limits::FOUNDER_PATIENCE;
+            if patient || replica.raft().is_initialized().await {
+                continue;
+            }
+            let members = founders.iter().cloned().collect();
+            match replica.raft().initialize(members).await {
+                Ok(()) => {
+                    replica.pulse().touch();
+                    if place == 0 {
+                        replica.raft().elect().await;
+                    }
+                }
+                Err(failure) => {
+                    tracing::warn!(group = %replica.hosted().group, %failure, "not founded");
+                }
+            }
+        }
+    }
+
+    /// The first entry of the metadata: who is there.
+    async fn bootstrap_if_leading(&self) {
+        if !self.leads_metadata() {
+            return;
+        }
+        let Some(replica) = self.registry.replica(GroupId::METADATA) else { return };
+        let mut members = Vec::new();
+        for (_, node) in &replica.hosted().founders {
+            let uuid = NodeUuid(node.uuid);
+            if uuid == self.ground.me {
+                members.extend(self.own_spec());
+            } else if let Some(link) = self.ground.peers.get(uuid)
+                && let Ok(hello) = link.hello(limits::HELLO_MAX).await
+            {
+                members.extend(node_spec(uuid, hello.node_id, &hello.address, &hello.version));
+            }
+        }
+        if members.len() != replica.hosted().founders.len() {
+            // One does not answer yet. The next round asks again.
+            return;
+        }
+        let bootstrap =
+            Bootstrap { cluster_id: self.cluster_id, members, coordinators: limits::COORDINATORS };
+        self.propose_quietly(MetadataCommand::Bootstrap(bootstrap)).await;
+    }
+
+    /// Tells the cluster a new address or version of this node.
+    async fn register_if_changed(&self, metadata: &MetadataState) {
+        let Some(spec) = self.own_spec() else { return };
+        let known = metadata.nodes().get(&self.ground.me);
+        let same = known
+            .is_some_and(|known| known.address == spec.address && known.version == spec.version);
+        if !same {
+            let register = RegisterNode { node: spec, replaces_dead: false };
+            self.propose_quietly(MetadataCommand::RegisterNode(register)).await;
+        }
+    }
+
+    async fn propose_quietly(&self, command: MetadataCommand) {
+        let deadline = Instant::now() + limits::PROPOSAL_MAX;
+        if let Err(failure) = self.propose(command, deadline).await {
+            tracing::debug!(%failure, "the metadata was not changed; the next round tries again");
+        }
+    }
+
+    async fn host_what_is_placed(&self, metadata: &MetadataState) {
+        let placed: Vec<_> = metadata
+            .replicas_on(self.ground.me)
+            .filter(|(group, _, _)| self.registry.replica(*group).is_none())
+            .filter_map(|(group, record, replica)| hosted_of(metadata, (group, record), replica))
+            .collect();
+        for hosted in placed {
+            let group = hosted.group;
+            if let Err(failure) = self.registry.create(hosted).await {
+                tracing::error!(%group, %failure, "a replica could not be made");
+            }
+        }
+        // Founders elect their leaders without waiting for the next round.
+        self.found_groups().await;
+    }
+
+    /// Deletes replicas that the metadata does not know any more.
+    async fn drop_what_is_not(&self, metadata: &MetadataState) {
+        let seen = metadata.applied().map_or(0, |applied| applied.index);
+        for replica in self.registry.all() {
+            let hosted = replica.hosted();
+            if hosted.kind == HostedKind::Metadata || hosted.since > seen {
+                continue;
+            }
+            let record = metadata.groups().get(&hosted.group);
+            let placed = record.and_then(|record| record.replica(hosted.replica)).is_some();
+            let deleted = record.is_none_or(GroupRecord::is_deleted);
+            if placed && !deleted {
+                continue;
+            }
+            tracing::info!(group = %hosted.group, "the replica is not wanted here any more");
+            if let Err(error) = self.registry.remove(hosted.group).await {
+                tracing::error!(group = %hosted.group, %error, "its data could not be deleted");
+                continue;
+            }
+            if record.is_some() {
+                let gone = vec![hosted.replica];
+                let group = hosted.group;
+                self.propose_quietly(MetadataCommand::ReplicasSettled { group, gone }).await;
+            }
+        }
+        if self.leads_metadata() {
+            self.settle_lost(metadata).await;
+        }
+    }
+
+    /// Strikes off replicas of deleted groups whose node is gone for good.
+    async fn settle_lost(&self, metadata: &MetadataState) {
+        for (group, record) in metadata.groups() {
+            if !record.is_deleted() {
+                continue;
+            }
+            let lost = |replica: &&Placed| {
+                metadata.nodes().get(&replica.node).is_none_or(|node| !node.is_member())
+            };
+            let gone: Vec<ReplicaId> =
+                record.retiring.iter().filter(lost).map(|replica| replica.id).collect();
+            if !gone.is_empty() {
+                let group = *group;
+                self.propose_quietly(MetadataCommand::ReplicasSettled { group, gone }).await;
+            }
+        }
+    }
+
+    /// One step from the members a group has to those it should have. Asked on its leader.
+    async fn lead_to(&self, metadata: &MetadataState, replica: &Replica, record: &GroupRecord) {
+        let raft = replica.raft();
+        let status = raft.status();
+        if record.is_deleted() || !status.members_settled {
+            return;
+        }
+        let wanted: BTreeSet<ReplicaId> = record.replicas.iter().map(|it| it.id).collect();
+        let voters: BTreeSet<ReplicaId> =
+            record.replicas.iter().filter(|it| it.voter).map(|it| it.id).collect();
+        let missing = record.replicas.iter().find(|it| !status.members.contains_key(&it.id));
+        let extra_learners: BTreeSet<ReplicaId> = status
+            .members
+            .keys()
+            .filter(|id| !wanted.contains(id) && !status.voters.contains(id))
+            .copied()
+            .collect();
+        let step = if let Some(missing) = missing {
+            let Some(node) = metadata.nodes().get(&missing.node) else { return };
+            let node = ReplicaNode { uuid: missing.node.0, address: node.address.to_string() };
+            replica.pulse().touch();
+            raft.add_learner(missing.id, node).await
+        } else if status.voters != voters || status.joint {
+            if !caught_up(&status, &voters) {
+                return;
+            }
+            replica.pulse().touch();
+            // Learners that shall stay are members still; removed voters leave at once.
+            let retain = voters != wanted;
+            raft.set_voters(voters, retain).await
+        } else if !extra_learners.is_empty() {
+            replica.pulse().touch();
+            raft.remove_learners(extra_learners).await
+        } else {
+            self.settle_retired(replica.hosted().group, record).await;
+            return;
+        };
+        match step {
+            Ok(()) => self.reconcile_now.notify_one(),
+            Err(failure) => {
+                let group = replica.hosted().group;
+                tracing::info!(%group, %failure, "a change of members did not go through yet");
+            }
+        }
+    }
+
+    /// The members are as wanted: what was replaced is off the books.
+    async fn settle_retired(&self, group: GroupId, record: &GroupRecord) {
+        if !record.retiring.is_empty() {
+            let gone = record.retiring.iter().map(|replica| replica.id).collect();
+            self.propose_quietly(MetadataCommand::ReplicasSettled { group, gone }).await;
+        }
+    }
+
+    fn refresh_config(&self, metadata: &MetadataState, replica: &Replica) {
+        if let Some(partition) = replica.partition()
+            && let Some(topic) = metadata.topics().get(&partition.topic)
+        {
+            partition.set_config(topic.config.clone());
+        }
+    }
+}
+
+/// Every one of `voters` has the log but for its newest entries.
+fn caught_up(status: &GroupStatus, voters: &BTreeSet<ReplicaId>) -> bool {
+    let needed = status.last_index.unwrap_or(0).saturating_sub(limits::CAUGHT_UP_ENTRIES);
+    voters.iter().all(|voter| {
+        let matched = status.matched.get(voter).copied().flatten();
+        matched.is_some_and(|index| index >= needed)
+    })
+}
+
+/// What the disk shall remember of a replica that was placed here.
+fn hosted_of(
+    metadata: &MetadataState,
+    (group, record): (GroupId, &GroupRecord),
+    replica: Placed,
+) -> Option<Hosted> {
+    let kind = match record.kind {
+        GroupKind::Metadata => HostedKind::Metadata,
+        GroupKind::Coordinator => HostedKind::Coordinator,
+        GroupKind::Partition { topic, index } => {
+            let (name, record) = metadata.topics().iter().find(|(_, it)| it.id == topic)?;
+            let config = record.config.clone();
+            HostedKind::Partition { topic: name.clone(), topic_id: topic, number: index, config }
+        }
+    };
+    let founder = record.founders.contains(&replica.id);
+    let founders = record.founders.iter().filter(|_| founder);
+    let founders = founders.filter_map(|id| {
+        let placed = record.replica(*id)?;
+        let address = metadata.nodes().get(&placed.node)?.address.to_string();
+        Some((*id, ReplicaNode { uuid: placed.node.0, address }))
+    });
+    let founders: Vec<_> = founders.collect();
+    // A founder that was replaced meanwhile must not be counted in: then nobody founds, and the
+    // group waits for its leader, which exists if the group was founded before.
+    let founders = if founders.len() == record.founders.len() { founders } else { Vec::new() };
+    let since = metadata.applied().map_or(0, |applied| applied.index);
+    Some(Hosted { group, replica: replica.id, kind, founders, since })
+}

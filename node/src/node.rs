@@ -1,0 +1,223 @@
+//! One node from start to stop: disk, identity, port, then the cluster it belongs to.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use node_core::ids::{NodeLabel, NodeUuid};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::NodeConfig;
+use crate::edge::{self, Door};
+use crate::env::{Disk, Env, Listener};
+use crate::formation::{Formation, FormationFailure};
+use crate::http::Readiness;
+use crate::limits;
+use crate::member::Ground;
+use crate::metrics::Metrics;
+use crate::peer::{PeerServer, Peers};
+use crate::storage::identity::{ExpectedIdentity, IdentityError, NodeIdentity};
+use crate::storage::log_writer::{LogWriter, SyncDelay};
+use crate::storage::rocks::{RocksEngine, RocksOptions};
+use crate::storage::{Engine, StorageError};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store could not be opened.
+    #[error("the data directory can't be used: {0}")]
+    Storage(#[from] StorageError),
+    /// The data directory is another node's or another cluster's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The port could not be had.
+    #[error("can't listen on {address}: {source}; is another process using the port?")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The groups on this disk could not be taken up again.
+    #[error("can't take up the cluster's work: {0}")]
+    Resume(String),
+}
+
+/// A running node.
+pub struct Node {
+    formation: Arc<Formation>,
+    writer: LogWriter,
+    stop: CancellationToken,
+    readiness: watch::Sender<Readiness>,
+}
+
+impl Node {
+    /// Starts a node: it answers its port when this returns, and takes part in its cluster as
+    /// soon as it belongs to one.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing keeps running after one.
+    pub async fn start(
+        config: NodeConfig,
+        env: Env,
+        metrics: Metrics,
+        readiness: watch::Sender<Readiness>,
+    ) -> Result<Self, StartError> {
+        let (engine, writer) = open_disk(&config, &env)?;
+        let identity = NodeIdentity::open(
+            &*engine,
+            ExpectedIdentity {
+                label: NodeLabel(config.node_id),
+                cluster: None,
+                uuid_if_new: NodeUuid(crate::env::random_uuid()),
+            },
+        )?;
+        let address = config.listen.to_string();
+        let listener = env.network.listen(address.clone()).await;
+        let listener = listener.map_err(|source| StartError::Listen { address, source })?;
+        let stop = CancellationToken::new();
+        let ground = Ground {
+            me: identity.node,
+            label: identity.label,
+            clock: env.clock.clone(),
+            engine,
+            writer: writer.clone(),
+            peers: Arc::new(Peers::new(env.network.clone())),
+            metrics: Arc::new(metrics),
+            stop: stop.clone(),
+            config: Arc::new(config),
+        };
+        tracing::info!(node = %ground.me, label = %ground.label, "the store is open");
+        let joins = !ground.config.join.is_empty();
+        let formation = Formation::new(ground.clone(), identity);
+        serve(listener, Door::new(ground, formation.clone()), &formation, stop.clone());
+        let node = Self { formation: formation.clone(), writer, stop: stop.clone(), readiness };
+        node.readiness.send_replace(Readiness::NotReady("it belongs to no cluster yet".into()));
+        if let Err(failure) = formation.resume().await {
+            stop.cancel();
+            return Err(StartError::Resume(failure.to_string()));
+        }
+        node.announce_readiness();
+        if joins {
+            crate::env::spawn(join(formation, stop));
+        }
+        Ok(node)
+    }
+
+    fn announce_readiness(&self) {
+        let mut member = self.formation.watch();
+        let readiness = self.readiness.clone();
+        let stop = self.stop.clone();
+        crate::env::spawn(async move {
+            let ready = async {
+                let Ok(member) = member.wait_for(Option::is_some).await.map(|it| it.clone()) else {
+                    return;
+                };
+                let Some(member) = member else { return };
+                loop {
+                    let deadline = Instant::now() + limits::PROPOSAL_MAX;
+                    match member.fresh_metadata(deadline).await {
+                        Ok(metadata) if metadata.cluster_id().is_some() => break,
+                        Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    }
+                }
+                readiness.send_replace(Readiness::Ready);
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = ready => {}
+            }
+        });
+    }
+
+    /// Resolves when the node can't go on: a write or sync of its disk failed. The process should
+    /// end; nothing is retried on a disk that said no.
+    pub async fn failed(&self) -> String {
+        self.writer.failed().await.to_string()
+    }
+
+    /// Hands its leaderships over, then stops. Takes at most about half of
+    /// [`limits::STOP_WITHIN`] for the first part.
+    pub async fn stop(&self) {
+        self.readiness.send_replace(Readiness::NotReady("it is stopping".into()));
+        if let Some(member) = self.formation.member() {
+            member.hand_over(Instant::now() + limits::STOP_WITHIN / 2).await;
+            self.stop.cancel();
+            member.close().await;
+        }
+        self.stop.cancel();
+        self.writer.clone().close().await;
+    }
+}
+
+async fn join(formation: Arc<Formation>, stop: CancellationToken) {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        joined = formation.join() => {
+            if let Err(failure) = joined {
+                let failure: FormationFailure = failure;
+                tracing::error!(%failure, "this node could not join");
+            }
+        }
+    }
+}
+
+fn open_disk(config: &NodeConfig, env: &Env) -> Result<(Arc<dyn Engine>, LogWriter), StorageError> {
+    match &env.disk {
+        Disk::Directory(path) => {
+            let bytes = |setting| usize::try_from(setting).unwrap_or(usize::MAX);
+            let options = RocksOptions {
+                block_cache_bytes: bytes(config.storage.cache_bytes),
+                memtables_bytes: bytes(config.storage.write_buffer_bytes),
+                ..RocksOptions::default()
+            };
+            let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(path, options)?);
+            let writer = LogWriter::on_thread(engine.clone())?;
+            Ok((engine, writer))
+        }
+        Disk::Simulated { engine, sync } => {
+            let engine: Arc<dyn Engine> = engine.clone();
+            let writer = LogWriter::on_task(engine.clone(), SyncDelay::fixed(*sync));
+            Ok((engine, writer))
+        }
+    }
+}
+
+/// Serves every call of clients and nodes on one port, until the node stops.
+fn serve(listener: Listener, door: Door, formation: &Arc<Formation>, stop: CancellationToken) {
+    let (peer, raft) = PeerServer::services(formation);
+    let routes = edge::services(door).add_service(peer).add_service(raft);
+    let server = tonic::transport::Server::builder()
+        .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::PEER_CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_ANSWER_MAX))
+        .add_routes(routes);
+    let incoming = listener.incoming.filter_map(|socket| async {
+        match socket {
+            Ok(socket) => Some(Ok::<_, io::Error>(socket)),
+            Err(error) => {
+                tracing::debug!(%error, "a connection was not accepted");
+                None
+            }
+        }
+    });
+    crate::env::spawn(async move {
+        let incoming = Box::pin(incoming);
+        tokio::select! {
+            biased;
+            // Streams of clients may never end by themselves: a stop cuts them off.
+            () = stop.cancelled() => {}
+            served = server.serve_with_incoming(incoming) => {
+                if let Err(error) = served {
+                    tracing::error!(%error, "the port is not served any more");
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,309 @@
+//! The leader's way of an append: it waits in line, becomes part of a Raft entry, is answered.
+//!
+//! While few entries are under way every append is proposed at once; while many are, those that
+//! wait are gathered into one entry. So the entry grows with the load by itself, and nobody lingers
+//! without need. The line is bounded in bytes for the whole node: who finds no room waits, and at
+//! its deadline is told OVERLOADED.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use node_core::partition::{Append, AppendBatch, BatchOutcome};
+use node_core::time::HybridClock;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::machine::PartitionShared;
+use super::{Partition, PartitionContext};
+use crate::limits;
+use crate::liveness::Pulse;
+use crate::raft::{Applied, Place, RaftFailure, RaftGroup};
+
+/// One batch to append.
+#[derive(Debug, Clone)]
+pub(crate) struct NewAppend {
+    /// One whole batch, verified.
+    pub(crate) batch: Bytes,
+    pub(crate) expect_end_offset: Option<u64>,
+    pub(crate) deadline: Instant,
+}
+
+/// Where a batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Appended {
+    /// `None` for a retry so old that its place is forgotten.
+    pub(crate) base_offset: Option<u64>,
+    pub(crate) duplicate: bool,
+    pub(crate) leader_epoch: u64,
+    pub(crate) entry_time_ms: u64,
+}
+
+/// Why a batch was not appended, or why nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AppendFailure {
+    #[error("this node does not lead the partition")]
+    NotLeader { leader: Option<Place> },
+    #[error("the leader has lost touch with the majority")]
+    NoQuorum,
+    #[error("leadership was lost while the append was under way")]
+    LeadershipLost,
+    #[error("no answer from a majority in time")]
+    TimedOut,
+    #[error("too many bytes of appends wait on this node")]
+    Overloaded,
+    #[error("a disk of the partition is nearly full")]
+    DiskFull,
+    #[error("the end offset is {end_offset}, not the expected one")]
+    Conflict { end_offset: u64 },
+    #[error("a newer session of this producer has epoch {epoch_current}")]
+    Fenced { epoch_current: u16 },
+    #[error("a sequence is missing; {sequence_expected} is the next that will be taken")]
+    OutOfOrder { sequence_expected: u32 },
+    #[error("the producer is not known here and does not start at sequence 0")]
+    UnknownProducer,
+    #[error("the batch is malformed")]
+    Malformed,
+    #[error("this replica has stopped: {0}")]
+    Stopped(String),
+}
+
+impl From<RaftFailure> for AppendFailure {
+    fn from(failure: RaftFailure) -> Self {
+        match failure {
+            RaftFailure::NotLeader { leader } => Self::NotLeader { leader },
+            RaftFailure::NoQuorum => Self::NoQuorum,
+            RaftFailure::OutcomeUnknown => Self::LeadershipLost,
+            RaftFailure::Stopped(why) => Self::Stopped(why),
+        }
+    }
+}
+
+type Answer = Result<Appended, AppendFailure>;
+
+struct Waiting {
+    append: AppendBatch,
+    deadline: Instant,
+    answer: oneshot::Sender<Answer>,
+    /// Given back when the append is answered.
+    _room: OwnedSemaphorePermit,
+}
+
+/// The line in front of one partition's log.
+pub(crate) struct Appender {
+    line: mpsc::Sender<Waiting>,
+}
+
+/// An append in line.
+pub(crate) struct Ticket {
+    answer: oneshot::Receiver<Answer>,
+    deadline: Instant,
+}
+
+impl Ticket {
+    /// Waits for the answer, at most until the append's deadline.
+    pub(crate) async fn answer(self) -> Answer {
+        match tokio::time::timeout_at(self.deadline, self.answer).await {
+            Ok(Ok(answer)) => answer,
+            // The task is gone with the replica; the entry may be on its way.
+            Ok(Err(_)) => Err(AppendFailure::LeadershipLost),
+            Err(_) => Err(AppendFailure::TimedOut),
+        }
+    }
+}
+
+impl Partition {
+    /// Takes a place in line. Appends of one caller keep the order in which this returned.
+    pub(crate) async fn enqueue(&self, append: NewAppend) -> Result<Ticket, AppendFailure> {
+        let NewAppend { batch, expect_end_offset, deadline } = append;
+        if self.context.linearizer.liveness.any_disk_low()
+            && self.context.linearizer.liveness.disk_low(self.raft.status().members.into_values())
+        {
+            return Err(AppendFailure::DiskFull);
+        }
+        let bytes = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let room = self.context.append_bytes.clone().acquire_many_owned(bytes);
+        let room = match tokio::time::timeout_at(deadline, room).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) => return Err(AppendFailure::Stopped("the node is stopping".to_owned())),
+            Err(_) => return Err(AppendFailure::Overloaded),
+        };
+        let (sender, answer) = oneshot::channel();
+        let append = AppendBatch { expect_end_offset, bytes: batch };
+        let waiting = Waiting { append, deadline, answer: sender, _room: room };
+        match tokio::time::timeout_at(deadline, self.appender.line.send(waiting)).await {
+            Ok(Ok(())) => Ok(Ticket { answer, deadline }),
+            Ok(Err(_)) => Err(AppendFailure::Stopped("the replica is closing".to_owned())),
+            Err(_) => Err(AppendFailure::Overloaded),
+        }
+    }
+
+    /// Appends one batch and waits until a majority has it on stable storage.
+    pub(crate) async fn append(&self, append: NewAppend) -> Answer {
+        let appended = self.enqueue(append).await?.answer().await?;
+        Ok(self.place_of(appended))
+    }
+
+    /// Fills in when and under whom a retry's first copy was appended.
+    pub(crate) fn place_of(&self, mut appended: Appended) -> Appended {
+        if appended.duplicate
+            && let Some(base_offset) = appended.base_offset
+            && let Ok(Some(record)) = self.shared.index.at(base_offset)
+        {
+            appended.leader_epoch = record.position.term;
+            appended.entry_time_ms = record.time.ms();
+        }
+        appended
+    }
+}
+
+impl Appender {
+    pub(super) fn start(
+        raft: Arc<RaftGroup>,
+        shared: Arc<PartitionShared>,
+        context: Arc<PartitionContext>,
+        pulse: Arc<Pulse>,
+    ) -> Self {
+        let (line, waiting) = mpsc::channel(limits::APPENDS_WAITING_MAX);
+        let worker = Worker { raft, shared, context, pulse, clock: HybridClock::default() };
+        // Ends when the partition, and with it the sender, is dropped.
+        crate::env::spawn(worker.run(waiting));
+        Self { line }
+    }
+}
+
+struct Worker {
+    raft: Arc<RaftGroup>,
+    shared: Arc<PartitionShared>,
+    context: Arc<PartitionContext>,
+    pulse: Arc<Pulse>,
+    clock: HybridClock,
+}
+
+impl Worker {
+    async fn run(mut self, mut line: mpsc::Receiver<Waiting>) {
+        let mut under_way: FuturesOrdered<BoxFuture<'static, ()>> = FuturesOrdered::new();
+        let mut carried: Option<Waiting> = None;
+        loop {
+            let may_propose = under_way.len() < limits::ENTRIES_UNDER_WAY_MAX;
+            tokio::select! {
+                biased;
+                Some(()) = under_way.next(), if !under_way.is_empty() => {}
+                first = next(&mut carried, &mut line), if may_propose => {
+                    let Some(first) = first else { break };
+                    let gathered = gather(first, &mut carried, &mut line);
+                    if let Some(entry) = self.propose(gathered).await {
+                        under_way.push_back(entry);
+                    }
+                }
+            }
+        }
+        while under_way.next().await.is_some() {}
+    }
+
+    /// Proposes one entry. The future answers those who wait for it.
+    async fn propose(&mut self, gathered: Vec<Waiting>) -> Option<BoxFuture<'static, ()>> {
+        self.pulse.touch();
+        let deadline = gathered.iter().map(|waiting| waiting.deadline).min()?;
+        if let Err(failure) = self.raft.ensure_writable(deadline).await {
+            refuse(gathered, &failure.into());
+            return None;
+        }
+        self.clock.observe(self.shared.view.borrow().time_last);
+        let time = self.clock.stamp(self.context.clock.now_ms());
+        let (batches, answers): (Vec<_>, Vec<_>) = gathered
+            .into_iter()
+            .map(|waiting| (waiting.append, (waiting.answer, waiting._room)))
+            .unzip();
+        let command = Append { time, batches }.encode();
+        let held = self.context.metrics.raft.proposals_in_flight.hold(1);
+        let proposed = match self.raft.propose(command).await {
+            Ok(proposed) => proposed,
+            Err(failure) => {
+                let failure = AppendFailure::from(failure);
+                for (answer, _) in answers {
+                    drop(answer.send(Err(failure.clone())));
+                }
+                return None;
+            }
+        };
+        Some(Box::pin(async move {
+            let outcome = proposed.outcome().await;
+            drop(held);
+            match outcome {
+                Ok((Applied::Batches(outcomes), position)) => {
+                    for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
+                        let answered = answer_of(outcome, position.term, time.ms());
+                        drop(answer.send(answered));
+                    }
+                }
+                Ok((other, _)) => {
+                    tracing::error!(?other, "an append was answered as something else");
+                }
+                Err(failure) => {
+                    let failure = AppendFailure::from(failure);
+                    for (answer, _) in answers {
+                        drop(answer.send(Err(failure.clone())));
+                    }
+                }
+            }
+        }))
+    }
+}
+
+async fn next(
+    carried: &mut Option<Waiting>,
+    line: &mut mpsc::Receiver<Waiting>,
+) -> Option<Waiting> {
+    match carried.take() {
+        Some(carried) => Some(carried),
+        None => line.recv().await,
+    }
+}
+
+/// Takes from the line what goes into one entry. What would make it too large is carried over.
+fn gather(
+    first: Waiting,
+    carried: &mut Option<Waiting>,
+    line: &mut mpsc::Receiver<Waiting>,
+) -> Vec<Waiting> {
+    let mut bytes = first.append.bytes.len();
+    let mut gathered = vec![first];
+    while gathered.len() < limits::ENTRY_BATCHES_MAX {
+        let Ok(waiting) = line.try_recv() else { break };
+        bytes += waiting.append.bytes.len();
+        if bytes > limits::ENTRY_BYTES_MAX {
+            *carried = Some(waiting);
+            break;
+        }
+        gathered.push(waiting);
+    }
+    gathered
+}
+
+fn refuse(gathered: Vec<Waiting>, failure: &AppendFailure) {
+    for waiting in gathered {
+        drop(waiting.answer.send(Err(failure.clone())));
+    }
+}
+
+fn answer_of(outcome: BatchOutcome, leader_epoch: u64, entry_time_ms: u64) -> Answer {
+    let appended = |base_offset, duplicate| {
+        Ok(Appended { base_offset, duplicate, leader_epoch, entry_time_ms })
+    };
+    match outcome {
+        BatchOutcome::Appended { base_offset } => appended(Some(base_offset), false),
+        BatchOutcome::Duplicate { base_offset } => appended(base_offset, true),
+        BatchOutcome::Conflict { end_offset } => Err(AppendFailure::Conflict { end_offset }),
+        BatchOutcome::Fenced { epoch_current } => {
+            Err(AppendFailure::Fenced { epoch_current: epoch_current.0 })
+        }
+        BatchOutcome::OutOfOrder { sequence_expected } => {
+            Err(AppendFailure::OutOfOrder { sequence_expected })
+        }
+        BatchOutcome::UnknownProducer => Err(AppendFailure::UnknownProducer),
+        BatchOutcome::Malformed => Err(AppendFailure::Malformed),
+    }
+}

@@ -1,0 +1,23 @@
+//! Consensus. The only folder that names openraft.
+//!
+//! [`RaftGroup`] is one replica of one group in our own words; `serve.rs` is what other replicas
+//! ask of it. Behind it: `log_store` (entries and votes through the one log writer), `machine` (what
+//! applies entries), `network` (the way to the other replicas), `wire` (sent and stored forms),
+//! `runtime` (tokio, with the environment's randomness), `types` (the one type configuration).
+
+mod group;
+mod log_store;
+mod machine;
+mod network;
+mod open;
+mod runtime;
+mod serve;
+mod types;
+mod wire;
+
+pub(crate) use group::{Brief, GroupStatus, Place, Proposed, RaftFailure, RaftGroup, Role};
+pub(crate) use log_store::{EntrySource, GroupLog, LogCommandBytes, LogParts};
+pub(crate) use machine::MachineKind;
+pub(crate) use open::{GroupContext, RaftTiming, open_log, open_partition, open_table};
+pub(crate) use serve::{Refusal, entry_for_repair};
+pub(crate) use types::{Applied, ReplicaNode};

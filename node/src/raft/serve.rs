@@ -1,0 +1,156 @@
+//! What other replicas ask of this one: appends, votes, snapshots, leadership, read index, entries.
+
+use futures::{Stream, StreamExt};
+use node_core::ids::ReplicaId;
+use openraft::raft::TransferLeaderRequest;
+use quipu_proto::peer::v1 as pb;
+
+use super::group::{RaftFailure, RaftGroup, Role};
+use super::types::{Snapshot, SnapshotMeta};
+use super::wire::{self, Malformed};
+
+/// Why a call from another replica is not answered with its answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Raft(#[from] RaftFailure),
+    #[error("entry {0} is not known to be committed here")]
+    NotCommitted(u64),
+    #[error("entry {0} can't be read: {1}")]
+    Unreadable(u64, String),
+}
+
+fn stopped(error: impl std::fmt::Display) -> Refusal {
+    Refusal::Raft(RaftFailure::Stopped(error.to_string()))
+}
+
+impl RaftGroup {
+    /// Answers a stream of appends, in order. A malformed request ends it.
+    pub(crate) fn serve_appends(
+        &self,
+        requests: impl Stream<Item = pb::AppendEntriesRequest> + Send + 'static,
+    ) -> impl Stream<Item = Result<pb::AppendEntriesResponse, Refusal>> + Send + 'static {
+        let requests = requests.map(wire::append_from_pb);
+        let requests = requests.take_while(|request| {
+            if let Err(malformed) = request {
+                tracing::warn!(%malformed, "append stream ended");
+            }
+            futures::future::ready(request.is_ok())
+        });
+        let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
+        self.raft().stream_append(requests).map(|answer| match answer {
+            Ok(result) => Ok(wire::append_result_to_pb(result)),
+            Err(fatal) => Err(stopped(fatal)),
+        })
+    }
+
+    /// Answers one append, as a heartbeat is.
+    pub(crate) async fn serve_append(
+        &self,
+        request: pb::AppendEntriesRequest,
+    ) -> Result<pb::AppendEntriesResponse, Refusal> {
+        let requests = futures::stream::iter([request]);
+        let mut answers = std::pin::pin!(self.serve_appends(requests));
+        answers.next().await.unwrap_or(Err(Refusal::Malformed(Malformed("append"))))
+    }
+
+    pub(crate) async fn serve_vote(
+        &self,
+        request: pb::VoteRequest,
+    ) -> Result<pb::VoteResponse, Refusal> {
+        let pre_vote = request.pre_vote;
+        let request = wire::vote_request_from_pb(request)?;
+        let response = if pre_vote {
+            self.raft().pre_vote(request).await
+        } else {
+            self.raft().vote(request).await
+        };
+        Ok(wire::vote_response_to_pb(&response.map_err(stopped)?))
+    }
+
+    pub(crate) async fn serve_transfer(
+        &self,
+        request: pb::TransferLeaderRequest,
+    ) -> Result<(), Refusal> {
+        let from = wire::vote_from_pb(request.from)?;
+        let last = request.last.map(wire::log_id_from_pb);
+        let request = TransferLeaderRequest::new(from, request.to_replica, last);
+        // A target that is not ready answers so; the leader hears of it by the election that fails.
+        drop(self.raft().handle_transfer_leader(request).await.map_err(stopped)?);
+        Ok(())
+    }
+
+    pub(crate) async fn serve_snapshot(
+        &self,
+        request: pb::InstallSnapshotRequest,
+    ) -> Result<pb::InstallSnapshotResponse, Refusal> {
+        let vote = wire::vote_from_pb(request.vote)?;
+        let membership_at = request.membership_log_id.map(wire::log_id_from_pb);
+        let last_log_id = request.last.map(wire::log_id_from_pb);
+        // openraft panics on a snapshot from beyond its sender's reign; a stranger's bytes must not.
+        if last_log_id
+            .as_ref()
+            .is_some_and(|last| super::types::term_of(last) > vote.leader_id.term)
+        {
+            return Err(Malformed("snapshot: newer than its leader").into());
+        }
+        let snapshot = Snapshot {
+            meta: SnapshotMeta {
+                last_log_id,
+                last_membership: wire::stored_membership(membership_at, &request.membership)?,
+            },
+            snapshot: request.data,
+        };
+        let response = self.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        Ok(pb::InstallSnapshotResponse { vote: Some(wire::vote_to_pb(&response.vote)) })
+    }
+
+    pub(crate) async fn serve_read_index(&self) -> Result<pb::ReadIndexResponse, Refusal> {
+        let position = self.read_index().await?;
+        let log_id = pb::LogId { term: position.term, index: position.index };
+        Ok(pb::ReadIndexResponse { log_id: Some(log_id) })
+    }
+
+    /// Gives a committed entry to a replica whose own copy is damaged.
+    pub(crate) fn serve_entry(&self, index: u64) -> Result<pb::ReadEntryResponse, Refusal> {
+        // What is not applied here may still be another entry than the asker's.
+        if *self.applied_end().borrow() <= index {
+            return Err(Refusal::NotCommitted(index));
+        }
+        let unreadable = |why: String| Refusal::Unreadable(index, why);
+        let stored = self.log().read_whole(index).map_err(|error| unreadable(error.to_string()))?;
+        let stored = stored.ok_or_else(|| unreadable("it is not in the log".to_owned()))?;
+        Ok(pb::ReadEntryResponse { entry: Some(wire::stored_to_pb(index, stored)) })
+    }
+
+    /// What this node tells the others of a group: set only while this replica leads it.
+    pub(crate) fn lead(&self) -> Option<pb::GroupLead> {
+        let brief = self.brief();
+        if brief.role != Role::Leader {
+            return None;
+        }
+        let age = brief.quorum_age.map(|age| u32::try_from(age.as_millis()).unwrap_or(u32::MAX));
+        Some(pb::GroupLead {
+            group: self.group().0,
+            term: brief.term,
+            replica: self.replica().0,
+            commit: brief.committed_index.unwrap_or(0),
+            quorum_age_ms: if brief.sole_voter { Some(0) } else { age },
+        })
+    }
+}
+
+/// The entry another replica gave for a repair.
+pub(crate) fn entry_for_repair(
+    response: pb::ReadEntryResponse,
+) -> Result<(u64, crate::storage::entry::StoredEntry), Malformed> {
+    let entry = wire::entry_from_pb(response.entry.ok_or(Malformed("entry"))?)?;
+    Ok((entry.log_id.index(), wire::entry_to_stored(&entry)))
+}
+
+/// Whom a call is meant for, in our own types.
+pub(crate) fn replica_of(target: &pb::Target) -> ReplicaId {
+    ReplicaId(target.replica)
+}
