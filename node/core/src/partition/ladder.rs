@@ -12,6 +12,8 @@
 //! Invariant: what happens to a rung does not depend on the rungs below it. A replica that began
 //! with a rung never saw those, and must thin the rest like everyone else.
 
+use std::sync::Arc;
+
 use super::RungSummary;
 use crate::limits::RUNGS_FINE;
 use crate::time::EntryTime;
@@ -36,7 +38,8 @@ impl Default for LadderLimits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ladder {
     pub(super) limits: LadderLimits,
-    pub(super) rungs: Vec<RungSummary>,
+    /// Shared with readers, who look at it often; it changes seldom.
+    pub(super) rungs: Arc<Vec<RungSummary>>,
 }
 
 /// Where the log stands after an entry.
@@ -51,7 +54,7 @@ pub(super) struct LogEnd {
 
 impl Ladder {
     pub(super) fn new(limits: LadderLimits) -> Ladder {
-        Ladder { limits, rungs: Vec::new() }
+        Ladder { limits, rungs: Arc::default() }
     }
 
     /// Whether a rung is to be made at `end`. Not where nothing was accepted since the last one:
@@ -74,7 +77,8 @@ impl Ladder {
     /// Puts a rung on top and answers the Raft indices of those that go for it.
     pub(super) fn push(&mut self, rung: RungSummary, log_start: u64) -> Vec<u64> {
         assert_eq!(rung.number, self.number_next());
-        self.rungs.push(rung);
+        let rungs = Arc::make_mut(&mut self.rungs);
+        rungs.push(rung);
         let mut removed = Vec::new();
         let mut age = RUNGS_FINE;
         for power in 0..u64::BITS {
@@ -82,11 +86,11 @@ impl Ladder {
                 break;
             };
             if number.trailing_zeros() == power
-                && let Ok(place) = self.rungs.binary_search_by_key(&number, |rung| rung.number)
+                && let Ok(place) = rungs.binary_search_by_key(&number, |rung| rung.number)
                 // The rung at the log start is what a new replica begins with.
-                && self.rungs[place].next_offset > log_start
+                && rungs[place].next_offset > log_start
             {
-                removed.push(self.rungs.remove(place).position.index);
+                removed.push(rungs.remove(place).position.index);
             }
             let Some(next_age) = age.checked_mul(2) else { break };
             age = next_age;
@@ -104,7 +108,8 @@ impl Ladder {
     /// Takes away all rungs below a Raft index and answers theirs.
     pub(super) fn remove_below(&mut self, rung_index: u64) -> Vec<u64> {
         let kept = self.rungs.partition_point(|rung| rung.position.index < rung_index);
-        self.rungs.drain(..kept).map(|rung| rung.position.index).collect()
+        let rungs = Arc::make_mut(&mut self.rungs);
+        rungs.drain(..kept).map(|rung| rung.position.index).collect()
     }
 }
 
@@ -133,8 +138,10 @@ mod tests {
 
     #[test]
     fn a_rung_is_due_by_bytes_or_by_time_but_not_without_records() {
-        let ladder =
-            Ladder { limits: LadderLimits { bytes: 500, ms: 1_000 }, rungs: vec![rung(1)] };
+        let ladder = Ladder {
+            limits: LadderLimits { bytes: 500, ms: 1_000 },
+            rungs: Arc::new(vec![rung(1)]),
+        };
         let end = |next_offset, bytes_total, ms| LogEnd {
             next_offset,
             bytes_total,
@@ -191,7 +198,7 @@ mod tests {
     fn thinning_does_not_depend_on_the_rungs_below() {
         let mut whole = ladder_of(700);
         let mut begun_later = Ladder::new(LadderLimits::default());
-        begun_later.rungs.push(rung(700));
+        begun_later.rungs = Arc::new(vec![rung(700)]);
         for number in 701..=4_000 {
             whole.push(rung(number), 0);
             begun_later.push(rung(number), 70_000);

@@ -24,6 +24,7 @@ mod producers;
 pub mod retention;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -250,6 +251,12 @@ impl PartitionState {
     #[must_use]
     pub fn rungs(&self) -> &[RungSummary] {
         &self.ladder.rungs
+    }
+
+    /// The same, for readers beside the one who applies; costs nothing.
+    #[must_use]
+    pub fn rungs_shared(&self) -> Arc<Vec<RungSummary>> {
+        Arc::clone(&self.ladder.rungs)
     }
 
     /// The rung at the log start: what a new replica begins with. `None` while the log still

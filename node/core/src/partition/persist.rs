@@ -8,6 +8,7 @@
 //! The layouts are in `docs/formats/checkpoints.md`.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use quipu_batch::{SEQUENCE_MAX, sequence_add};
@@ -61,7 +62,7 @@ impl PartitionState {
         producers: impl IntoIterator<Item = Bytes>,
     ) -> Result<PartitionState, DecodeError> {
         let mut state = decode_head(head)?;
-        state.ladder.rungs = decode_rungs(ladder)?;
+        state.ladder.rungs = Arc::new(decode_rungs(ladder)?);
         for row in producers {
             let (id, producer) = decode_producer(row)?;
             if !state.producers.restore(id, producer) {

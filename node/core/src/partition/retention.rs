@@ -169,4 +169,22 @@ mod tests {
     fn a_clock_behind_the_log_makes_nothing_old() {
         assert_eq!(plan(0, by_ms(0), 59_000), None);
     }
+
+    #[test]
+    fn a_rung_is_wanted_where_all_records_are_old_and_none_was_made_since() {
+        let clock = RungClock {
+            rung_next_offset: 5,
+            rung_ms: Some(60_000),
+            last_ms: 90_000,
+            ladder_ms: 100_000,
+            next_offset: 6,
+        };
+        let wants = |clock: RungClock, now_ms| clock.wants_rung(by_ms(50_000), now_ms);
+        assert!(wants(clock, 160_000));
+        assert!(!wants(clock, 159_999), "a rung would not be due");
+        assert!(!wants(RungClock { last_ms: 110_000, ..clock }, 160_000), "not all are old");
+        assert!(!wants(RungClock { next_offset: 5, ..clock }, 160_000), "nothing since the last");
+        assert!(!wants(RungClock { rung_ms: None, ..clock }, 160_000), "nothing at all");
+        assert!(!clock.wants_rung(by_bytes(0), 160_000), "kept by size alone");
+    }
 }
