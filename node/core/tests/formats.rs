@@ -87,12 +87,8 @@ fn append() -> Append {
 }
 
 fn commit() -> CommitOffsets {
-    let offset = OffsetCommit {
-        topic: topic(),
-        partition: 2,
-        offset: 300,
-        metadata: Some("eu".to_owned()),
-    };
+    let offset =
+        OffsetCommit { topic: topic(), partition: 2, offset: 300, metadata: Some("eu".to_owned()) };
     let group = GroupName::new("billing").unwrap();
     CommitOffsets { group, offsets: vec![offset], reset: false, time: TIME }
 }
