@@ -13,6 +13,9 @@
 //! Two ways to run, one loop: on a thread of its own in production, or as a task of a simulation
 //! where the sync takes simulated time and a power cut may come between write and sync.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,7 +49,7 @@ pub struct WriteRequest {
 pub struct SyncDelay(Box<dyn FnMut() -> Duration + Send>);
 
 impl SyncDelay {
-    /// The same for every sync.
+    /// The same for every sync. Even if it is zero, other tasks run before the sync.
     pub fn fixed(delay: Duration) -> Self {
         Self(Box::new(move || delay))
     }
@@ -369,7 +372,10 @@ async fn write(
         (true, None) => checked_write(engine, batch, Durability::Synced)?,
         (true, Some(SyncDelay(draw))) => {
             checked_write(engine, batch, Durability::Buffered)?;
-            tokio::time::sleep(draw()).await;
+            match draw() {
+                Duration::ZERO => tokio::task::yield_now().await,
+                delay => tokio::time::sleep(delay).await,
+            }
             checked_write(engine, WriteBatch::new(), Durability::Synced)?;
         }
     }
