@@ -25,3 +25,6 @@ mod raft;
 mod tables;
 
 pub use node::{Node, StartError};
+
+#[cfg(test)]
+mod cluster_tests;

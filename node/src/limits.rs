@@ -52,6 +52,31 @@ pub const SCRAPE_FILES_MAX: usize = 100_000;
 
 // Calls of clients.
 
+/// Calls of clients served at once, over all connections; further ones are told OVERLOADED.
+/// A thousand consumers that wait at ten partitions each.
+pub const CALLS_AT_ONCE_MAX: usize = 10_000;
+/// Streams of clients (append, follow) open at once; further ones are told OVERLOADED.
+pub const STREAMS_OPEN_MAX: usize = 10_000;
+/// Bytes of a request about groups (6 MiB): the largest commit, with room around it. A repeated
+/// field can take forty times its bytes in memory, so it is no larger than it must be.
+pub const GROUPS_REQUEST_BYTES_MAX: usize = 6 << 20;
+/// Bytes of an administrative request (1 MiB).
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Bytes of an error's text. It travels in HTTP headers, three times over, and a client takes
+/// 16 KiB of them; and it may quote what the caller sent.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 1_000;
+/// Time for a call that names none of its own. Below the 5 s for which the client library waits,
+/// so that it is told why.
+pub const CALL_WITHIN: Duration = Duration::from_secs(4);
+/// How long describing a topic waits for the newest metadata, before it answers with what this
+/// node knows: clients look for new leaders this way, just when nobody may lead the metadata.
+pub const METADATA_FRESH_WITHIN: Duration = Duration::from_millis(300);
+/// How often creating a topic looks whether its partitions have leaders.
+pub const LEADERS_POLL: Duration = Duration::from_millis(20);
+/// How often a bounded follow looks again whether the replica is fresh enough, at most.
+pub const FOLLOW_LOOK_MIN: Duration = Duration::from_millis(100);
+/// Partitions that one fetch of group offsets may name.
+pub const GROUP_PARTITIONS_PER_FETCH_MAX: usize = 10_000;
 /// Requests of one append stream without an answer; the stream is not read while there are more.
 pub const APPEND_STREAM_UNANSWERED_MAX: usize = 256;
 /// Time for an append whose request names none.
@@ -72,6 +97,10 @@ pub const GROUP_OFFSET_METADATA_BYTES_MAX: usize = 4 << 10;
 // A fetch may answer FETCH_BYTES_MAX without its last batch, and that batch on top.
 const _: () = assert!(FETCH_BYTES_MAX + BATCH_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(APPEND_IN_FLIGHT_BYTES_MIN >= BATCH_BYTES_MAX as u64);
+const _: () = assert!(
+    GROUP_OFFSETS_PER_COMMIT_MAX * (GROUP_OFFSET_METADATA_BYTES_MAX + 512)
+        < GROUPS_REQUEST_BYTES_MAX
+);
 
 // The log of a group.
 

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use node::config::{self, ConfigError, NodeConfig};
+use node::env::Env;
 use node::http::{self, Readiness, Sources};
 use node::metrics::{Exposition, Metrics};
-use node::{limits, telemetry, version};
+use node::{Node, limits, telemetry, version};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -98,17 +99,26 @@ async fn run(config: NodeConfig) -> anyhow::Result<Ending> {
     }
     let mut signals = signals().context("cannot listen for signals")?;
     let metrics = Metrics::new();
-    let (_readiness, watched) = watch::channel(Readiness::NotReady("starting".into()));
-    let exposition = Arc::new(Exposition::new(metrics, config.data_dir.clone()));
+    let (readiness, watched) = watch::channel(Readiness::NotReady("starting".into()));
+    let exposition = Arc::new(Exposition::new(metrics.clone(), config.data_dir.clone()));
     let http = serve_http(&config, Sources { exposition, readiness: watched }).await?;
 
-    let failed = std::future::pending::<String>();
-    let stop = async {};
-    let ending = tokio::select! {
-        ending = supervise(failed, stop, &mut signals, limits::STOP_WITHIN) => ending,
-        never = http => match never {},
+    let env = Env::real(config.data_dir.clone());
+    let running = async {
+        // A long recovery can be stopped by one signal, too.
+        let node = tokio::select! {
+            node = Node::start(config, env, metrics, readiness) => node?,
+            Some(signal) = signals.recv() => {
+                tracing::info!(signal, "stopping before the start was over");
+                return Ok(Ending::Stopped);
+            }
+        };
+        Ok(supervise(node.failed(), node.stop(), &mut signals, limits::STOP_WITHIN).await)
     };
-    Ok(ending)
+    tokio::select! {
+        ending = running => ending,
+        never = http => match never {},
+    }
 }
 
 /// Binds the port of metrics and health, then serves it for as long as it is polled.

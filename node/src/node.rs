@@ -107,6 +107,12 @@ impl Node {
         Ok(node)
     }
 
+    /// How it comes to belong to a cluster, for tests of this crate.
+    #[cfg(test)]
+    pub(crate) fn formation(&self) -> &Arc<Formation> {
+        &self.formation
+    }
+
     fn announce_readiness(&self) {
         let mut member = self.formation.watch();
         let readiness = self.readiness.clone();
@@ -198,12 +204,16 @@ fn serve(listener: Listener, door: Door, formation: &Arc<Formation>, stop: Cance
         .http2_keepalive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_ANSWER_MAX))
         .add_routes(routes);
-    let incoming = listener.incoming.filter_map(|socket| async {
-        match socket {
-            Ok(socket) => Some(Ok::<_, io::Error>(socket)),
-            Err(error) => {
-                tracing::debug!(%error, "a connection was not accepted");
-                None
+    let ended = stop.clone();
+    let incoming = listener.incoming.filter_map(move |socket| {
+        let ended = ended.clone();
+        async move {
+            match socket {
+                Ok(socket) => Some(Ok::<_, io::Error>(socket.until(&ended))),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was not accepted");
+                    None
+                }
             }
         }
     });

@@ -45,6 +45,14 @@ impl Liveness {
         self.peers.forget(node);
     }
 
+    /// Watches nobody and no group any longer.
+    pub(crate) fn forget_all(&self) {
+        lock(&self.pulses).clear();
+        for peer in std::mem::take(&mut *lock(&self.watched)).values() {
+            peer.beat_now.notify_one();
+        }
+    }
+
     /// Asks one node until it is forgotten.
     async fn beat_on(self: Arc<Self>, node: NodeUuid, beat_now: Arc<Notify>) {
         while lock(&self.watched).contains_key(&node) {

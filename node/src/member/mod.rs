@@ -16,7 +16,7 @@ mod upkeep;
 
 use std::sync::Arc;
 
-use node_core::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, TopicName};
+use node_core::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, ReplicaId, TopicName};
 use node_core::metadata::MetadataState;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::time::Instant;
@@ -35,7 +35,7 @@ use crate::liveness::{Liveness, LivenessParts};
 use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionContext};
 use crate::peer::Peers;
-use crate::raft::{GroupContext, Place, RaftFailure, RaftTiming};
+use crate::raft::{GroupContext, Place, RaftFailure, RaftTiming, Role};
 use crate::storage::log_writer::LogWriter;
 use crate::storage::{Engine, manifest};
 
@@ -283,34 +283,36 @@ impl Member {
 
     /// Hands every leadership of this node to another live replica, as far as there is one.
     pub(crate) async fn hand_over(&self, deadline: Instant) {
+        let mut handed = Vec::new();
         for replica in self.registry.all() {
-            let status = replica.raft().status();
-            let to = status.matched.iter().find(|(id, index)| {
-                **id != replica.raft().replica()
-                    && status.voters.contains(id)
-                    && **index == status.last_index
-                    && status.members.get(id).is_some_and(|node| self.liveness.is_alive(*node))
-            });
-            if let Some((to, _)) = to
-                && Instant::now() < deadline
-            {
-                replica.pulse().touch();
-                drop(replica.raft().transfer_leader(*to).await);
+            let Some(to) = self.successor(&replica) else { continue };
+            // Followers of a parked group have no timers; a transfer that fails needs them.
+            replica.pulse().touch();
+            if replica.raft().transfer_leader(to).await.is_ok() {
+                handed.push(replica);
             }
         }
-        let led = |replica: &Arc<Replica>| {
-            let brief = replica.raft().brief();
-            brief.role == crate::raft::Role::Leader && !brief.sole_voter
-        };
-        while Instant::now() < deadline && self.registry.all().iter().any(led) {
-            tokio::time::sleep(limits::QUORUM_POLL * 4).await;
+        let leads = |replica: &Arc<Replica>| replica.raft().brief().role == Role::Leader;
+        while Instant::now() < deadline && handed.iter().any(leads) {
+            tokio::time::sleep(limits::QUORUM_POLL).await;
         }
+    }
+
+    /// A live voter that has everything which this replica, the leader, has.
+    fn successor(&self, replica: &Replica) -> Option<ReplicaId> {
+        let status = replica.raft().status();
+        let fit = status.matched.iter().find(|(id, index)| {
+            **id != replica.raft().replica()
+                && status.voters.contains(id)
+                && **index == status.last_index
+                && status.members.get(id).is_some_and(|node| self.liveness.is_alive(*node))
+        });
+        fit.map(|(id, _)| *id)
     }
 
     /// Ends all groups. Their data stays.
     pub(crate) async fn close(&self) {
-        for replica in self.registry.all() {
-            replica.raft().shutdown().await;
-        }
+        self.liveness.forget_all();
+        self.registry.close_all().await;
     }
 }

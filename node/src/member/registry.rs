@@ -193,6 +193,16 @@ impl Registry {
         Ok(Replica { hosted, raft, pulse, role: ReplicaRole::Metadata, closed })
     }
 
+    /// Closes every replica. Their data stays.
+    pub(super) async fn close_all(&self) {
+        let replicas =
+            std::mem::take(&mut *self.replicas.lock().unwrap_or_else(PoisonError::into_inner));
+        for replica in replicas.values() {
+            replica.closed.cancel();
+            replica.raft.shutdown().await;
+        }
+    }
+
     /// Closes a replica and deletes its data.
     pub(super) async fn remove(&self, group: GroupId) -> Result<(), StorageError> {
         let removed = self.replicas.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);

@@ -94,7 +94,6 @@ impl GroupStatus {
 pub(crate) struct Brief {
     pub(crate) role: Role,
     pub(crate) term: u64,
-    pub(crate) leader: Option<ReplicaId>,
     pub(crate) last_index: Option<u64>,
     pub(crate) committed_index: Option<u64>,
     pub(crate) quorum_age: Option<Duration>,
@@ -301,12 +300,6 @@ impl RaftGroup {
         self.applied_end.clone()
     }
 
-    /// Changes whenever the status may have.
-    pub(crate) async fn status_changed(&self) {
-        let mut metrics = self.raft.server_metrics();
-        drop(metrics.changed().await);
-    }
-
     /// The nodes of the members, with the addresses they had when they became members.
     pub(crate) fn member_nodes(&self) -> Vec<ReplicaNode> {
         let metrics = self.raft.metrics();
@@ -320,7 +313,6 @@ impl RaftGroup {
         Brief {
             role: role_of(&metrics),
             term: metrics.current_term,
-            leader: metrics.current_leader.map(ReplicaId),
             last_index: metrics.last_log_index,
             committed_index: metrics.local_committed.map(|id| id.index()),
             quorum_age: metrics.last_quorum_acked.map(|at| at.elapsed()),

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 
 /// Tokio with randomness from the node's environment.
 #[derive(Debug)]
-pub struct Runtime(TokioRuntime);
+pub(crate) struct Runtime(TokioRuntime);
 
 impl AsyncRuntime for Runtime {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;

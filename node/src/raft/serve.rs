@@ -1,7 +1,6 @@
 //! What other replicas ask of this one: appends, votes, snapshots, leadership, read index, entries.
 
 use futures::{Stream, StreamExt};
-use node_core::ids::ReplicaId;
 use openraft::raft::TransferLeaderRequest;
 use quipu_proto::peer::v1 as pb;
 
@@ -148,9 +147,4 @@ pub(crate) fn entry_for_repair(
 ) -> Result<(u64, crate::storage::entry::StoredEntry), Malformed> {
     let entry = wire::entry_from_pb(response.entry.ok_or(Malformed("entry"))?)?;
     Ok((entry.log_id.index(), wire::entry_to_stored(&entry)))
-}
-
-/// Whom a call is meant for, in our own types.
-pub(crate) fn replica_of(target: &pb::Target) -> ReplicaId {
-    ReplicaId(target.replica)
 }

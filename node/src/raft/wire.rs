@@ -7,7 +7,6 @@ use openraft::EntryPayload;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse,
 };
-use openraft::vote::RaftLeaderId as _;
 use prost::Message as _;
 use quipu_proto::peer::v1 as pb;
 use uuid::Uuid;
@@ -235,10 +234,6 @@ pub(super) fn vote_response_from_pb(
 ) -> Result<VoteResponse<Types>, Malformed> {
     let last = response.last.map(log_id_from_pb);
     Ok(VoteResponse::new(vote_from_pb(response.vote)?, last, response.granted))
-}
-
-pub(super) fn is_term_of(vote: &Vote, term: u64) -> bool {
-    vote.leader_id.term() == term
 }
 
 #[cfg(test)]
