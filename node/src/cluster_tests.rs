@@ -201,9 +201,6 @@ async fn what_is_appended_on_the_leader_is_read_on_every_node() {
     for node in &nodes {
         assert_eq!(read_all(node, "t", 1, 0).await, expected);
     }
-    for node in &nodes {
-        node.node.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,9 +256,6 @@ async fn a_new_replica_gets_one_checkpoint_and_then_the_log() {
     assert_eq!(own, read_all(leading, "t", 0, view.log_start).await);
     let hash = |node: &Running| partition_of(node, "t", 0).expect("hosted").chain_hash_at(200);
     assert_eq!(hash(leading), hash(&nodes[2]));
-    for node in &nodes {
-        node.node.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -294,8 +288,5 @@ async fn a_node_that_stops_hands_its_leaderships_over_and_all_is_there_after_a_r
             let values = read_all(node, "t", number, 0).await;
             assert_eq!(values, expected[usize::try_from(number).expect("small")]);
         }
-    }
-    for node in &nodes {
-        node.node.stop().await;
     }
 }
