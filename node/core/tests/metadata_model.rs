@@ -212,6 +212,16 @@ fn a_node_with_a_new_disk_gets_new_replica_ids_in_the_old_places() {
 }
 
 #[test]
+fn who_takes_the_place_of_a_learner_learns() {
+    let mut state = cluster_of(7);
+    apply(&mut state, &register(node(9, 6), true));
+    let held = |number| state.replicas_on(uuid(number)).next().map(|(_, _, replica)| replica);
+    let replica = held(9).expect("the metadata group is on every node");
+    assert!(!replica.voter);
+    assert_eq!(held(6), None);
+}
+
+#[test]
 fn a_replaced_node_is_forgotten_when_its_last_replica_has_settled() {
     let mut state = cluster_of(3);
     apply(&mut state, &register(node(9, 2), true));

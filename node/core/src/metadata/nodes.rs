@@ -148,8 +148,7 @@ impl MetadataState {
             }
         }
         self.replica_next = id;
-        // A node that holds nothing leaves nothing behind.
-        self.forget_if_unused(old);
+        assert!(replaced > 0, "{old} had no replica of the metadata group");
         replaced
     }
 

@@ -88,6 +88,15 @@ impl MetadataState {
         if !partitions.all(|partition| self.groups.contains_key(partition)) {
             return Err(reader.invalid("a topic's partition is missing"));
         }
+        if self.groups.keys().next_back().is_some_and(|last| *last >= self.group_next) {
+            return Err(reader.invalid("a group was never given out"));
+        }
+        let metadata = self.groups.get(&GroupId::METADATA);
+        let on_metadata: BTreeSet<NodeUuid> =
+            metadata.iter().flat_map(|group| &group.replicas).map(|replica| replica.node).collect();
+        if !self.members().all(|(member, _)| on_metadata.contains(&member)) {
+            return Err(reader.invalid("a member has no replica of the metadata group"));
+        }
         let mut ids = BTreeSet::new();
         for group in self.groups.values() {
             for replica in group.replicas.iter().chain(&group.retiring) {
