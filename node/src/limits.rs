@@ -145,9 +145,9 @@ pub const REPLICATION_BACKOFF: Duration = Duration::from_millis(100);
 
 // Leadership.
 
-/// A leader whose last word from a majority is older than this asks again before it takes a
-/// write. Below openraft's lease, which is the greatest election time-out.
-pub const QUORUM_FRESH: Duration = Duration::from_millis(1_000);
+/// A leader whose last word from a majority is older than this, or than the least election
+/// time-out, asks again before it takes a write: openraft's lease ends at twice that time-out.
+pub const QUORUM_FRESH_MAX: Duration = Duration::from_millis(1_000);
 /// How often the answer to that is looked for.
 pub const QUORUM_POLL: Duration = Duration::from_millis(5);
 

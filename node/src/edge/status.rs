@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use node_core::metadata::MetadataOutcome;
-use quipu_batch::{BATCH_BYTES_MAX, BatchError, RECORDS_MAX};
+use quipu_batch::{BatchError, RECORDS_MAX};
 use quipu_proto::v1;
 use quipu_proto::v1::{ErrorCode, Outcome};
 use tonic::{Response, Status};
@@ -316,17 +316,14 @@ impl Refusal {
     pub(super) fn of_batch(error: &BatchError) -> Self {
         let records_max = i64::from(RECORDS_MAX);
         let code = match error {
-            BatchError::Length { length, .. }
-                if usize::try_from(*length).is_ok_and(|length| length > BATCH_BYTES_MAX / 2) =>
-            {
-                ErrorCode::BatchTooLarge
-            }
             BatchError::RecordCount { record_count, .. }
                 if i64::from(*record_count) > records_max =>
             {
                 ErrorCode::BatchTooLarge
             }
             BatchError::DecompressedTooLarge { .. } => ErrorCode::BatchTooLarge,
+            // Bytes beyond the limit are refused by their number. A length that claims more than
+            // there is, or less than a header, is no size.
             BatchError::UnsupportedMagic { .. }
             | BatchError::UnsupportedCodec { .. }
             | BatchError::UnknownCodec { .. }
@@ -334,9 +331,9 @@ impl Refusal {
             | BatchError::Control
             | BatchError::LogAppendTime
             | BatchError::UnknownAttributes { .. } => ErrorCode::BatchUnsupported,
-            BatchError::Truncated { .. }
+            BatchError::Length { .. }
+            | BatchError::Truncated { .. }
             | BatchError::BytesAfterBatch { .. }
-            | BatchError::Length { .. }
             | BatchError::BaseOffset { .. }
             | BatchError::RecordCount { .. }
             | BatchError::LastOffsetDelta { .. }
@@ -492,10 +489,8 @@ mod tests {
 
     #[test]
     fn a_batch_that_is_too_large_is_told_from_one_that_is_damaged() {
-        let length = |length| BatchError::Length { length, length_min: 49, length_max: 1 << 23 };
-        assert_eq!(Refusal::of_batch(&length(i32::MAX)).code(), ErrorCode::BatchTooLarge);
-        assert_eq!(Refusal::of_batch(&length(-1)).code(), ErrorCode::BatchCorrupt);
-        assert_eq!(Refusal::of_batch(&length(0)).code(), ErrorCode::BatchCorrupt);
+        let length = BatchError::Length { length: -1, length_min: 49, length_max: 1 << 23 };
+        assert_eq!(Refusal::of_batch(&length).code(), ErrorCode::BatchCorrupt);
         let count = |record_count| BatchError::RecordCount { record_count, record_count_max: 9 };
         assert_eq!(Refusal::of_batch(&count(i32::MAX)).code(), ErrorCode::BatchTooLarge);
         assert_eq!(Refusal::of_batch(&count(0)).code(), ErrorCode::BatchCorrupt);

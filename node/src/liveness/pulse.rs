@@ -16,6 +16,7 @@ pub(crate) struct Pulse {
     /// This replica leads, and nothing happens.
     parked: AtomicBool,
     timers: AtomicBool,
+    leading: AtomicBool,
     /// Milliseconds from `opened` to the last thing that happened.
     active_ms: AtomicU64,
     /// Counts changes of this node's list of parked groups.
@@ -39,6 +40,7 @@ impl Pulse {
             opened: Instant::now(),
             parked: AtomicBool::new(false),
             timers: AtomicBool::new(false),
+            leading: AtomicBool::new(false),
             active_ms: AtomicU64::new(0),
             parked_version,
             leaderless: Mutex::default(),
@@ -80,6 +82,11 @@ impl Pulse {
         if self.timers.swap(on, Ordering::AcqRel) != on {
             self.raft.set_timers(on);
         }
+    }
+
+    /// Notes whether this replica leads. Answers `true` when it has just begun to.
+    pub(super) fn note_leading(&self, leading: bool) -> bool {
+        !self.leading.swap(leading, Ordering::Relaxed) && leading
     }
 
     pub(super) fn idle_ms(&self) -> u64 {

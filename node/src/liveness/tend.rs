@@ -34,6 +34,9 @@ impl Liveness {
             Leads { made: Instant::now(), active: Vec::new(), parked_version, parked: Vec::new() };
         for pulse in &pulses {
             let brief = pulse.raft().brief();
+            if pulse.note_leading(brief.role == Role::Leader) {
+                self.metrics.raft.leader_changes.inc();
+            }
             match brief.role {
                 Role::Leader => self.tend_leader(pulse, brief, &mut leads),
                 Role::Follower | Role::Candidate => self.tend_follower(pulse, brief).await,

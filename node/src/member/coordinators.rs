@@ -1,10 +1,14 @@
 //! Group offsets: commands and linearizable reads of the coordinator groups.
 
+use std::collections::BTreeSet;
+
 use node_core::groups::{CommitOffsets, GroupCommand, GroupOutcome, GroupTable};
-use node_core::ids::{GroupId, GroupName};
+use node_core::ids::{GroupId, GroupName, TopicName};
+use node_core::metadata::MetadataState;
 use tokio::time::Instant;
 
-use super::Member;
+use super::{Member, Replica};
+use crate::limits;
 use crate::raft::{Applied, RaftFailure};
 
 /// Why a coordinator did not answer.
@@ -58,6 +62,25 @@ impl Member {
             (Applied::Group(outcome), _) => Ok(outcome),
             (other, _) => {
                 Err(RaftFailure::Stopped(format!("the coordinator answered {other}")).into())
+            }
+        }
+    }
+
+    /// Where this node leads a coordinator: forgets the offsets of topics that are no more, so that
+    /// a new topic of the same name does not begin with them.
+    pub(super) async fn forget_deleted_topics(&self, replica: &Replica, metadata: &MetadataState) {
+        let Some(table) = replica.groups() else { return };
+        let gone: BTreeSet<TopicName> = {
+            let table = table.read();
+            let groups = table.group_names().filter_map(|group| table.offsets(group));
+            let topics = groups.flat_map(|offsets| offsets.keys().map(|(topic, _)| topic));
+            topics.filter(|topic| !metadata.topics().contains_key(*topic)).cloned().collect()
+        };
+        for topic in gone {
+            let command = GroupCommand::ForgetTopic { topic }.encode();
+            let deadline = Instant::now() + limits::PROPOSAL_MAX;
+            if let Err(failure) = replica.raft().execute(command, deadline).await {
+                tracing::debug!(%failure, "offsets of a deleted topic stay for now");
             }
         }
     }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::Member;
 use crate::limits;
+use crate::storage::LogWriterStats;
 
 impl Member {
     pub(super) async fn keep_up(self: Arc<Self>) {
         let mut round: u64 = 0;
+        let mut writer = self.ground.writer.stats();
         loop {
             self.watch_disk();
+            writer = self.count_writes(&writer);
             if round.is_multiple_of(limits::RETENTION_EVERY_ROUNDS) {
                 self.retain().await;
             }
@@ -24,6 +27,20 @@ impl Member {
                 partition.retain().await;
             }
         }
+    }
+
+    /// Adds to the metrics what the log writer did since `last`.
+    fn count_writes(&self, last: &LogWriterStats) -> LogWriterStats {
+        let now = self.ground.writer.stats();
+        let metrics = &self.ground.metrics.log_writer;
+        metrics.syncs.inc_by(now.syncs.saturating_sub(last.syncs));
+        metrics.bytes.inc_by(now.bytes.saturating_sub(last.bytes));
+        for (bucket, (now, last)) in now.sync_latency.iter().zip(last.sync_latency).enumerate() {
+            for _ in last..*now {
+                metrics.sync_duration.observe(LogWriterStats::bucket_end(bucket));
+            }
+        }
+        now
     }
 
     /// A disk below its reserve takes no more appends, so that what must be written still can be.

@@ -34,7 +34,7 @@ pub(crate) struct PartitionView {
     pub(crate) producers: usize,
     pub(crate) time_last: EntryTime,
     /// Rungs, and what retention needs beside them.
-    pub(crate) rungs: Arc<[RungSummary]>,
+    pub(crate) rungs: Arc<Vec<RungSummary>>,
     pub(crate) bytes_total: u64,
     pub(crate) rung_clock: RungClock,
 }
@@ -80,8 +80,9 @@ impl PartitionMachine {
         let state = match row::get(&*engine, &keys::head(group)).map_err(io::Error::other)? {
             None => PartitionState::new(limits),
             Some(head) => {
+                // Written with the first head: without it this replica would count its rungs anew.
                 let ladder = row::get(&*engine, &keys::ladder(group)).map_err(io::Error::other)?;
-                let ladder = ladder.unwrap_or_else(|| PartitionState::new(limits).encode_ladder());
+                let ladder = ladder.ok_or_else(|| bad("a partition without its ladder"))?;
                 let producers =
                     row::list(&*engine, &keys::producers(group)).map_err(io::Error::other)?;
                 PartitionState::restore(head, ladder, producers).map_err(bad)?
@@ -93,7 +94,8 @@ impl PartitionMachine {
             start_moved: Notify::new(),
         });
         shared.index.stored(state.next_offset());
-        let changed = Changed::default();
+        let mut changed = Changed::default();
+        changed.ladder = state.applied().is_none();
         Ok((Self { group, engine, state, shared: shared.clone(), changed }, shared))
     }
 
@@ -267,7 +269,7 @@ fn view_of(state: &PartitionState) -> PartitionView {
         bytes_kept: state.bytes_kept(),
         producers: state.producer_count(),
         time_last: state.time_last(),
-        rungs: state.rungs().into(),
+        rungs: state.rungs_shared(),
         bytes_total: state.bytes_total(),
         rung_clock: state.rung_clock(),
     }

@@ -110,6 +110,8 @@ pub(super) struct GroupParts {
     pub(super) network: Network,
     /// Entries below it are applied and their effects can be read.
     pub(super) applied_end: watch::Receiver<u64>,
+    /// A leader whose last word from a majority is older asks again before it takes a write.
+    pub(super) quorum_fresh: Duration,
 }
 
 /// One replica of one group.
@@ -119,6 +121,7 @@ pub(crate) struct RaftGroup {
     raft: Raft,
     log: Arc<GroupLog>,
     applied_end: watch::Receiver<u64>,
+    quorum_fresh: Duration,
 }
 
 /// A proposal on its way.
@@ -161,10 +164,11 @@ fn stopped(error: impl std::fmt::Display) -> RaftFailure {
 
 impl RaftGroup {
     pub(super) async fn open(parts: GroupParts) -> Result<Self, RaftFailure> {
-        let GroupParts { group, replica, config, log, machine, network, applied_end } = parts;
+        let GroupParts { group, replica, config, log, machine, network, applied_end, quorum_fresh } =
+            parts;
         let store = LogStore(log.clone());
         let raft = Raft::new(replica.0, config, network, store, machine).await.map_err(stopped)?;
-        Ok(Self { group, replica, raft, log, applied_end })
+        Ok(Self { group, replica, raft, log, applied_end, quorum_fresh })
     }
 
     /// Names a replica in calls to its node.
@@ -243,7 +247,7 @@ impl RaftGroup {
                     return Err(RaftFailure::NotLeader { leader: self.status().leader });
                 }
             }
-            let fresh = brief.quorum_age.is_some_and(|age| age < limits::QUORUM_FRESH);
+            let fresh = brief.quorum_age.is_some_and(|age| age < self.quorum_fresh);
             if fresh || brief.sole_voter {
                 return Ok(());
             }
@@ -255,7 +259,7 @@ impl RaftGroup {
             }
             drop(tokio::time::timeout(wait, metrics.changed()).await);
             let acked = self.brief().quorum_age;
-            if acked.is_none_or(|age| age >= limits::QUORUM_FRESH) {
+            if acked.is_none_or(|age| age >= self.quorum_fresh) {
                 tokio::time::sleep(limits::QUORUM_POLL.min(wait)).await;
             }
         }

@@ -22,9 +22,11 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
 
+use super::tail::{Tail, payload_bytes};
 use super::types::{Entry, LogId, Types, Vote, term_of};
 use super::wire;
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::storage::entry::{self, StoredEntry};
 use crate::storage::log_writer::{LogWriter, WriteRequest};
 use crate::storage::{Engine, ScanLimit, Space, StorageError, WriteBatch, keys, row};
@@ -44,21 +46,7 @@ pub(crate) struct GroupLog {
     /// Applied state is not kept beside the log (table groups): remember what was committed.
     keeps_committed: bool,
     tail: Mutex<Tail>,
-    repaired: Box<dyn Fn() + Send + Sync>,
-}
-
-#[derive(Default)]
-struct Tail {
-    vote: Option<Vote>,
-    purged: Option<LogId>,
-    last: Option<LogId>,
-    /// Dense, up to and with `last`. May be shorter than the log, and empty.
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    /// Entries below are on disk.
-    flushed_end: u64,
-    /// Entries below are applied.
-    applied_end: u64,
+    metrics: Arc<Metrics>,
 }
 
 /// The command of an entry; empty for entries without one.
@@ -75,16 +63,15 @@ pub(crate) struct LogParts {
     pub(crate) writer: LogWriter,
     pub(crate) repair: Arc<dyn EntrySource>,
     pub(crate) keeps_committed: bool,
-    /// Called for each entry that was repaired.
-    pub(crate) repaired: Box<dyn Fn() + Send + Sync>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl GroupLog {
     /// Opens the log as the disk has it.
     pub(crate) async fn open(parts: LogParts) -> io::Result<Arc<Self>> {
-        let LogParts { group, engine, writer, repair, keeps_committed, repaired } = parts;
+        let LogParts { group, engine, writer, repair, keeps_committed, metrics } = parts;
         let tail = Mutex::default();
-        let log = Arc::new(Self { group, engine, writer, repair, keeps_committed, tail, repaired });
+        let log = Arc::new(Self { group, engine, writer, repair, keeps_committed, tail, metrics });
         let vote = log.state(keys::vote(group))?;
         let vote = vote.map(|bytes| wire::vote_from_bytes(&bytes)).transpose().map_err(bad)?;
         let purged = log.state(keys::last_purged(group))?;
@@ -196,17 +183,29 @@ impl GroupLog {
             Err(error) => return Err(io::Error::other(error)),
         };
         let mut entries = Vec::with_capacity(rows.len());
-        for ((_, value), index) in rows.into_iter().zip(start..) {
+        for ((key, value), index) in rows.into_iter().zip(start..) {
+            let found = keys::parse_log_entry(&key).map(|(_, index)| index);
+            if found != Some(index) {
+                // A hole: purged, if it is the log's beginning; else a write that went astray.
+                if entries.is_empty() && !self.is_purged(index) {
+                    entries.push(self.repair(index).await?);
+                }
+                break;
+            }
             match entry::decode(self.group, index, value) {
                 Ok(stored) => entries.push(wire::entry_from_stored(index, stored).map_err(bad)?),
                 Err(damaged) if entries.is_empty() => {
-                    tracing::error!(group = %self.group, index, %damaged, "stored entry is damaged");
+                    tracing::error!(group = %self.group, index, %damaged, "stored entry damaged");
                     entries.push(self.repair(index).await?);
                 }
                 Err(_) => break,
             }
         }
         Ok(entries)
+    }
+
+    fn is_purged(&self, index: u64) -> bool {
+        self.lock().purged.is_some_and(|purged| index <= purged.index())
     }
 
     async fn read_or_repair(&self, index: u64) -> io::Result<Entry> {
@@ -224,6 +223,7 @@ impl GroupLog {
 
     /// Gets a damaged entry again from another replica, and keeps it.
     async fn repair(&self, index: u64) -> io::Result<Entry> {
+        self.metrics.repair.corrupt.inc();
         let Some(stored) = self.repair.fetch(self.group, index).await else {
             let group = self.group;
             let text = format!("entry {index} of {group} is damaged and no replica could give it");
@@ -234,7 +234,7 @@ impl GroupLog {
         batch.put(Space::Log, key, entry::encode(self.group, index, &stored));
         self.write_and_wait(batch).await?;
         tracing::warn!(group = %self.group, index, "damaged entry repaired from another replica");
-        (self.repaired)();
+        self.metrics.repair.repaired.inc();
         wire::entry_from_stored(index, stored).map_err(bad)
     }
 
@@ -280,77 +280,6 @@ impl GroupLog {
         // A panic elsewhere ends the process; the tail itself is whole between statements.
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Tail {
-    fn push(&mut self, entry: Entry) {
-        let index = entry.log_id.index();
-        let follows = self.entries.back().is_none_or(|last| last.log_id.index() + 1 == index);
-        if !follows {
-            // The log jumped, as it does after a snapshot.
-            self.entries.clear();
-            self.bytes = 0;
-        }
-        self.bytes += payload_bytes(&entry);
-        self.last = Some(entry.log_id);
-        self.entries.push_back(entry);
-    }
-
-    /// Lets go of entries that are on disk and applied, oldest first, while there are too many.
-    fn evict(&mut self) {
-        let end = self.flushed_end.min(self.applied_end);
-        while self.bytes > limits::TAIL_BYTES_MAX || self.entries.len() > limits::TAIL_ENTRIES_MAX {
-            let Some(first) = self.entries.front() else { break };
-            if first.log_id.index() >= end {
-                break;
-            }
-            self.bytes -= payload_bytes(first);
-            self.entries.pop_front();
-        }
-    }
-
-    fn truncate(&mut self, start: u64) {
-        while self.entries.back().is_some_and(|last| last.log_id.index() >= start) {
-            if let Some(gone) = self.entries.pop_back() {
-                self.bytes -= payload_bytes(&gone);
-            }
-        }
-        self.flushed_end = self.flushed_end.min(start);
-    }
-
-    fn purge(&mut self, end: u64) {
-        while self.entries.front().is_some_and(|first| first.log_id.index() < end) {
-            if let Some(gone) = self.entries.pop_front() {
-                self.bytes -= payload_bytes(&gone);
-            }
-        }
-    }
-
-    fn copy(&self, start: u64, end: u64, bytes_max: usize, into: &mut Vec<Entry>) {
-        let Some(first) = self.entries.front().map(|entry| entry.log_id.index()) else { return };
-        if start < first {
-            return;
-        }
-        let skip = usize::try_from(start - first).unwrap_or(usize::MAX);
-        let mut bytes = 0;
-        for entry in self.entries.iter().skip(skip) {
-            if entry.log_id.index() >= end || bytes >= bytes_max {
-                return;
-            }
-            bytes += payload_bytes(entry);
-            into.push(entry.clone());
-        }
-    }
-}
-
-/// Bytes an entry holds in memory: its payload, and what every entry costs.
-pub(super) fn payload_bytes(entry: &Entry) -> usize {
-    const ENTRY_BYTES: usize = 96;
-    ENTRY_BYTES
-        + match &entry.payload {
-            EntryPayload::Normal(command) => command.0.len(),
-            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
-        }
 }
 
 fn bad(what: impl ToString) -> io::Error {

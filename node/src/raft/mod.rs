@@ -12,6 +12,7 @@ mod network;
 mod open;
 mod runtime;
 mod serve;
+mod tail;
 mod types;
 mod wire;
 

@@ -51,16 +51,13 @@ pub(crate) async fn open_log(
     group: GroupId,
     keeps_committed: bool,
 ) -> Result<Arc<GroupLog>, RaftFailure> {
-    let metrics = context.metrics.clone();
     let parts = LogParts {
         group,
         engine: context.engine.clone(),
         writer: context.writer.clone(),
         repair: context.repair.clone(),
         keeps_committed,
-        repaired: Box::new(move || {
-            metrics.repair.repaired.inc();
-        }),
+        metrics: context.metrics.clone(),
     };
     GroupLog::open(parts).await.map_err(stopped)
 }
@@ -109,7 +106,10 @@ async fn open(
         peers: context.peers.clone(),
         metrics: context.metrics.clone(),
     };
-    let parts = GroupParts { group, replica, config, log, machine, network, applied_end };
+    // Openraft's lease is the greatest election time-out, twice this.
+    let quorum_fresh = limits::QUORUM_FRESH_MAX.min(context.timing.election);
+    let parts =
+        GroupParts { group, replica, config, log, machine, network, applied_end, quorum_fresh };
     RaftGroup::open(parts).await
 }
 

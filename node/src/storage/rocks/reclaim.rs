@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use rocksdb::{BottommostLevelCompaction, CompactOptions, Range};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, Range, WaitForCompactOptions};
 
 use super::failure::Operation;
 use super::options::ReclaimOptions;
@@ -38,6 +38,9 @@ const REWRITE_PART: f64 = 0.25;
 
 /// Passes at most in one round, enough to reach every file once.
 const REWRITE_PASSES_MAX: u32 = 4;
+
+/// How long `reclaim_now` waits for files to be deleted: a minute.
+const DELETION_WAIT_MICROS_MAX: u64 = 60_000_000;
 
 const LIVE_BLOB_BYTES: &str = "rocksdb.live-blob-file-size";
 const GARBAGE_BLOB_BYTES: &str = "rocksdb.live-blob-file-garbage-size";
@@ -108,7 +111,13 @@ impl Reclaimer {
     }
 
     pub(super) fn reclaim_now(&self) -> Result<Reclaimed, StorageError> {
-        self.shared.round()
+        let done = self.shared.round()?;
+        // A compaction that RocksDB began by itself may still be deleting the files. If it takes
+        // longer than this the space is given back all the same, only later.
+        let mut options = WaitForCompactOptions::default();
+        options.set_timeout(DELETION_WAIT_MICROS_MAX);
+        let _ = self.shared.store.db.wait_for_compact(&options);
+        Ok(done)
     }
 }
 

@@ -1,0 +1,97 @@
+//! Which replica a call is for, and who leads it instead of this node.
+
+use std::sync::Arc;
+
+use node_core::ids::{GroupId, TopicName};
+use node_core::metadata::MetadataState;
+use tokio::time::Instant;
+
+use super::convert::PartitionName;
+use super::status::Refusal;
+use crate::member::{Member, RouteFailure};
+use crate::partition::Partition;
+use crate::raft::{Place, Role};
+
+/// The replica of a partition on this node. That there is no such partition is said only by the
+/// newest metadata: those on this node may lag.
+pub(super) async fn partition(
+    member: &Member,
+    name: &PartitionName,
+    deadline: Instant,
+) -> Result<Arc<Partition>, Refusal> {
+    let failure = match member.partition(&name.topic, name.number) {
+        Ok(partition) => return Ok(partition),
+        Err(RouteFailure::NotHere { group }) => return Err(elsewhere(member, name, group)),
+        Err(failure @ (RouteFailure::UnknownTopic | RouteFailure::UnknownPartition { .. })) => {
+            failure
+        }
+    };
+    tracing::debug!(%name, %failure, "asks for the newest metadata");
+    fresh_metadata(member, deadline).await?;
+    member.partition(&name.topic, name.number).map_err(|failure| match failure {
+        RouteFailure::UnknownTopic => Refusal::unknown_topic(name.topic.as_str()),
+        RouteFailure::UnknownPartition { count } => {
+            Refusal::unknown_partition(name.topic.as_str(), name.number, count)
+        }
+        RouteFailure::NotHere { group } => elsewhere(member, name, group),
+    })
+}
+
+/// As [`partition`], where this node leads it.
+pub(super) async fn led_partition(
+    member: &Member,
+    name: &PartitionName,
+    deadline: Instant,
+) -> Result<Arc<Partition>, Refusal> {
+    let partition = partition(member, name, deadline).await?;
+    match partition.raft().brief().role {
+        // What a stopped replica means the partition itself will say.
+        Role::Leader | Role::Stopped => Ok(partition),
+        Role::Follower | Role::Candidate | Role::Learner => {
+            Err(elsewhere(member, name, partition.group()))
+        }
+    }
+}
+
+fn elsewhere(member: &Member, name: &PartitionName, group: GroupId) -> Refusal {
+    Refusal::not_leader(&name.to_string(), leader_address(member, group, None))
+}
+
+/// Where another node leads a group: `hint`, or what this node has heard.
+pub(super) fn leader_address(
+    member: &Member,
+    group: GroupId,
+    hint: Option<Place>,
+) -> Option<String> {
+    let heard = || member.leader_of(group).map(|(place, _)| place);
+    let other = |place: &Place| place.node != member.me();
+    let leader = hint.filter(other).or_else(|| heard().filter(other))?;
+    member.address_of(leader.node)
+}
+
+/// The metadata with everything acknowledged before this call.
+pub(super) async fn fresh_metadata(
+    member: &Member,
+    deadline: Instant,
+) -> Result<Arc<MetadataState>, Refusal> {
+    let fresh = member.fresh_metadata(deadline).await;
+    fresh.map_err(|failure| Refusal::of_proposal(failure, "the metadata", true))
+}
+
+/// The topic must be there; asks the newest metadata before it says that it is not.
+pub(super) async fn topic_exists(
+    member: &Member,
+    name: &TopicName,
+    deadline: Instant,
+) -> Result<Arc<MetadataState>, Refusal> {
+    let metadata = member.metadata();
+    if metadata.topics().contains_key(name) {
+        return Ok(metadata);
+    }
+    let metadata = fresh_metadata(member, deadline).await?;
+    if metadata.topics().contains_key(name) {
+        Ok(metadata)
+    } else {
+        Err(Refusal::unknown_topic(name.as_str()))
+    }
+}
