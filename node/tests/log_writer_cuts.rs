@@ -189,8 +189,7 @@ fn run_until_cut(disk: &MemoryEngine, dies_at: usize, lies: bool) -> Vec<Submitt
         let no_delay = SyncDelay::fixed(Duration::ZERO);
         all_replicas(LogWriter::on_task(Arc::new(mortal), no_delay), &history).await;
     });
-    let submitted = history.lock().expect("no panic").clone();
-    submitted
+    history.lock().expect("no panic").clone()
 }
 
 fn contents(engine: &dyn Engine) -> Vec<Vec<KeyValue>> {

@@ -14,11 +14,4 @@ pub const WRITER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// What a waiting request costs in the queue beyond its batch.
 pub const WRITER_REQUEST_BYTES: usize = 128;
 
-/// Longest value of one key. A Raft entry holds at most one append's worth of batches and a
-/// checkpoint stays under a few MiB; the store itself would take up to 4 GiB.
-pub const VALUE_BYTES_MAX: usize = 64 << 20;
-
-/// Longest label of a node, in bytes.
-pub const NODE_LABEL_BYTES_MAX: usize = 255;
-
 const _: () = assert!(GROUP_COMMIT_BYTES_MAX < WRITER_QUEUE_BYTES_MAX);

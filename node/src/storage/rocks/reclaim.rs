@@ -18,7 +18,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use rocksdb::{BottommostLevelCompaction, CompactOptions, Range, WaitForCompactOptions};
+use rocksdb::{
+    BottommostLevelCompaction, CompactOptions, Range, ReadOptions, WaitForCompactOptions,
+};
 
 use super::failure::Operation;
 use super::options::ReclaimOptions;
@@ -32,16 +34,10 @@ const GAP_BYTES_MAX: u64 = 8 << 20;
 /// Deleted ranges remembered; past it they are joined into one that spans all of them.
 const RANGES_MAX: usize = 65_536;
 
-/// The part of the blob files, oldest first, that one pass rewrites. Several passes need less
-/// space at a time than one over everything.
-const REWRITE_PART: f64 = 0.25;
+/// How long a round waits for the other jobs of RocksDB: ten seconds.
+const JOBS_WAIT_MICROS_MAX: u64 = 10_000_000;
 
-/// Passes at most in one round, enough to reach every file once.
-const REWRITE_PASSES_MAX: u32 = 4;
-
-/// How long `reclaim_now` waits for files to be deleted: a minute.
-const DELETION_WAIT_MICROS_MAX: u64 = 60_000_000;
-
+const BLOB_FILES: &str = "rocksdb.num-blob-files";
 const LIVE_BLOB_BYTES: &str = "rocksdb.live-blob-file-size";
 const GARBAGE_BLOB_BYTES: &str = "rocksdb.live-blob-file-garbage-size";
 const SORTED_BYTES: &str = "rocksdb.total-sst-files-size";
@@ -111,13 +107,7 @@ impl Reclaimer {
     }
 
     pub(super) fn reclaim_now(&self) -> Result<Reclaimed, StorageError> {
-        let done = self.shared.round()?;
-        // A compaction that RocksDB began by itself may still be deleting the files. If it takes
-        // longer than this the space is given back all the same, only later.
-        let mut options = WaitForCompactOptions::default();
-        options.set_timeout(DELETION_WAIT_MICROS_MAX);
-        let _ = self.shared.store.db.wait_for_compact(&options);
-        Ok(done)
+        self.shared.round()
     }
 }
 
@@ -219,7 +209,26 @@ impl Shared {
             done.compactions += 1;
         }
         done.rewrites = self.rewrite_blobs()?;
+        if done != Reclaimed::default() {
+            self.delete_files()?;
+        }
         Ok(done)
+    }
+
+    /// Deletes the files that nothing refers to any more. RocksDB does so at the end of each job;
+    /// but a file that another job still looked at then is left to the next job, which on a quiet
+    /// node doesn't come.
+    fn delete_files(&self) -> Result<(), StorageError> {
+        let mut options = WaitForCompactOptions::default();
+        options.set_timeout(JOBS_WAIT_MICROS_MAX);
+        // On a busy node there always is a next job: no need to wait for the last one.
+        let _ = self.store.db.wait_for_compact(&options);
+        let swept = self
+            .store
+            .db
+            .disable_file_deletions()
+            .and_then(|()| self.store.db.enable_file_deletions());
+        swept.map_err(|error| self.store.failed(Operation::Write, &error))
     }
 
     /// The ranges, with neighbours joined.
@@ -238,24 +247,36 @@ impl Shared {
         spans
     }
 
-    /// Rewrites the oldest blob files while half or more of all their bytes are garbage.
+    /// Rewrites blob files, oldest first and each at most once, while half or more of all their
+    /// bytes are garbage.
     fn rewrite_blobs(&self) -> Result<u32, StorageError> {
+        let mut files_left = self.number(BLOB_FILES);
         let mut passes = 0;
-        while passes < REWRITE_PASSES_MAX && self.half_is_garbage() && !self.state().stop {
-            let blobs = self.number(LIVE_BLOB_BYTES);
-            let needed = blobs / 4;
-            let left = self.store.space_left()?;
-            if left / 2 < needed {
-                tracing::warn!(needed, left, "too little space to rewrite blob files");
+        while files_left > 0 && self.half_is_garbage() && !self.state().stop {
+            let files = self.files_of_a_pass()?.min(files_left);
+            if files == 0 {
+                tracing::warn!("too little space is left to rewrite blob files");
                 return Ok(passes);
             }
-            // A damaged value met by a compaction makes RocksDB refuse all writes from then on.
-            // Met here it only postpones the rewriting until the entry is repaired.
-            self.read_everything()?;
-            self.rewrite_oldest()?;
+            if passes == 0 {
+                // A damaged value met by a compaction makes RocksDB refuse all writes from then
+                // on. Met here it only postpones the rewriting until the entry is repaired.
+                self.read_everything()?;
+            }
+            self.rewrite_oldest(files)?;
+            files_left -= files;
             passes += 1;
         }
         Ok(passes)
+    }
+
+    /// How many blob files the next pass rewrites: a quarter of them, or fewer if the copies could
+    /// take more than a quarter of the space that is left. 0 if not even one can be afforded.
+    fn files_of_a_pass(&self) -> Result<u64, StorageError> {
+        let files = self.number(BLOB_FILES);
+        let file_bytes = self.number(LIVE_BLOB_BYTES) / files.max(1);
+        let affordable = self.store.space_left()? / 4 / file_bytes.max(1);
+        Ok(files.div_ceil(4).min(affordable))
     }
 
     fn half_is_garbage(&self) -> bool {
@@ -263,10 +284,13 @@ impl Shared {
         garbage >= self.options.garbage_bytes_min && garbage >= self.number(LIVE_BLOB_BYTES) / 2
     }
 
-    fn rewrite_oldest(&self) -> Result<(), StorageError> {
+    fn rewrite_oldest(&self, files: u64) -> Result<(), StorageError> {
         let log = self.store.family(Space::Log);
+        let count = |files: u64| f64::from(u32::try_from(files).unwrap_or(u32::MAX));
+        // RocksDB takes a part and rounds down; the half keeps it from rounding to one too few.
+        let part = (count(files) + 0.5) / count(self.number(BLOB_FILES)).max(1.0);
+        let part = part.min(1.0).to_string();
         let set = |enabled: &str| {
-            let part = REWRITE_PART.to_string();
             let changes = [
                 ("enable_blob_garbage_collection", enabled),
                 ("blob_garbage_collection_age_cutoff", part.as_str()),
@@ -293,7 +317,10 @@ impl Shared {
 
     /// Reads every value of the log, which checks every checksum.
     fn read_everything(&self) -> Result<(), StorageError> {
-        let mut iterator = self.store.db.raw_iterator_cf(self.store.family(Space::Log));
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let log = self.store.family(Space::Log);
+        let mut iterator = self.store.db.raw_iterator_cf_opt(log, options);
         iterator.seek_to_first();
         while iterator.valid() && !self.state().stop {
             iterator.next();
