@@ -1,7 +1,7 @@
 //! Whole nodes in one process, on real disks and loopback sockets: what must hold from the first
 //! day on. Clients and faults are the business of `jepsen-style-tests`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +15,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::NodeConfig;
-use crate::env::Env;
+use crate::env::{Disk, Env};
 use crate::http::Readiness;
 use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::partition::{FetchQuery, Level, NewAppend, Partition};
 use crate::raft::Role;
-use crate::storage::StorageError;
+use crate::storage::memory::{Damage, MemoryEngine};
+use crate::storage::{Space, StorageError, keys};
 use crate::{Node, StartError};
 
 struct Running {
@@ -54,19 +55,22 @@ fn log() {
 }
 
 async fn start(label: u64, port: u16, directory: &Path, join: &[&str]) -> Running {
+    start_on(label, port, Disk::Directory(directory.to_owned()), join).await
+}
+
+async fn start_on(label: u64, port: u16, disk: Disk, join: &[&str]) -> Running {
     log();
     let address = format!("127.0.0.1:{port}");
     let config = NodeConfig {
         node_id: label,
         listen: address.parse().expect("an address"),
         advertise: address.parse().expect("an address"),
-        data_dir: directory.to_owned(),
         join: join.iter().map(|it| it.parse().expect("an address")).collect(),
         ..NodeConfig::default()
     };
     let metrics = Metrics::new();
     let readiness = watch::Sender::new(Readiness::NotReady("starting".into()));
-    let env = Env::real(directory.to_owned());
+    let env = Env { disk, ..Env::real(PathBuf::new()) };
     // A node that was stopped in this process lets go of its store when its last task ends.
     let node = until("the store", async || {
         match Node::start(config.clone(), env.clone(), metrics.clone(), readiness.clone()).await {
@@ -153,6 +157,16 @@ async fn append(nodes: &[Running], name: &str, number: u32, value: &str) -> u64 
 }
 
 async fn read_all(node: &Running, name: &str, number: u32, from: u64) -> Vec<String> {
+    read_all_at(Level::Linearizable, node, name, number, from).await
+}
+
+async fn read_all_at(
+    level: Level,
+    node: &Running,
+    name: &str,
+    number: u32,
+    from: u64,
+) -> Vec<String> {
     let partition = partition_of(node, name, number).expect("hosted here");
     let mut values = Vec::new();
     let mut offset = from;
@@ -162,7 +176,7 @@ async fn read_all(node: &Running, name: &str, number: u32, from: u64) -> Vec<Str
             bytes_max: 1 << 20,
             bytes_min: 0,
             wait_until: Instant::now(),
-            level: Level::Linearizable,
+            level,
             deadline: soon(10),
         };
         let fetched = partition.fetch(query).await.expect("it is read");
@@ -289,4 +303,68 @@ async fn a_node_that_stops_hands_its_leaderships_over_and_all_is_there_after_a_r
             assert_eq!(values, expected[usize::try_from(number).expect("small")]);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_in_which_nothing_happens_is_parked_and_wakes_for_an_append() {
+    let root = tempfile::tempdir().expect("a directory");
+    let nodes = three(root.path()).await;
+    create_topic(&nodes[0], "t", 1, TopicConfig::default()).await;
+    append(&nodes, "t", 0, "before").await;
+    let group = partition_of(&nodes[0], "t", 0).expect("hosted").group();
+    let parked = |node: &Running| {
+        let replica = node.member().registry_ref().replica(group).expect("hosted");
+        replica.pulse().is_parked()
+    };
+    until("parking", async || nodes.iter().any(parked).then_some(())).await;
+    let leading = leader(&nodes, "t", 0).await;
+    let epoch = partition_of(leading, "t", 0).expect("hosted").raft().brief().term;
+
+    assert_eq!(append(&nodes, "t", 0, "after").await, 1);
+
+    assert!(!nodes.iter().any(parked));
+    for node in &nodes {
+        assert_eq!(read_all(node, "t", 0, 0).await, ["before", "after"]);
+        let term = partition_of(node, "t", 0).expect("hosted").raft().brief().term;
+        assert_eq!(term, epoch, "waking needs no election");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_entry_is_repaired_from_another_replica_before_it_is_read() {
+    let engines: Vec<_> = (0..3).map(|_| Arc::new(MemoryEngine::new())).collect();
+    let disk = |engine: &Arc<MemoryEngine>| Disk::Simulated {
+        engine: engine.clone(),
+        sync: Duration::from_millis(1),
+    };
+    let mut nodes = Vec::new();
+    for (engine, label) in engines.iter().zip(1..) {
+        nodes.push(start_on(label, free_port(), disk(engine), &[]).await);
+    }
+    form(&nodes).await;
+    create_topic(&nodes[0], "t", 1, TopicConfig::default()).await;
+    let expected: Vec<_> = (0..10).map(|number| format!("value {number}")).collect();
+    for value in &expected {
+        append(&nodes, "t", 0, value).await;
+    }
+    let third = partition_of(&nodes[2], "t", 0).expect("hosted");
+    until("the third node", async || (third.view().high_watermark == 10).then_some(())).await;
+    let group = third.group();
+    drop(third);
+
+    // Restarted, it has nothing in memory, and two of its entries are not what was written.
+    let stopped = nodes.pop().expect("three nodes");
+    let port = stopped.address.rsplit(':').next().and_then(|it| it.parse().ok()).expect("a port");
+    stopped.node.stop().await;
+    drop(stopped);
+    for index in [4, 7] {
+        let key = keys::log_entry(group, index);
+        assert!(engines[2].damage(Space::Log, &key, Damage::FlipBit { bit: 77 }));
+    }
+    let again = start_on(3, port, disk(&engines[2]), &[]).await;
+
+    assert_eq!(read_all_at(Level::Committed, &again, "t", 0, 0).await, expected);
+    assert_eq!(again.metrics.repair.repaired.get(), 2);
+    assert_eq!(read_all_at(Level::Committed, &again, "t", 0, 0).await, expected);
+    assert_eq!(again.metrics.repair.repaired.get(), 2, "repaired for good");
 }

@@ -113,6 +113,10 @@ pub const TAIL_ENTRIES_MAX: usize = 4_096;
 pub const SCAN_ENTRIES_MAX: usize = 4_096;
 /// Bytes of entries in one append to a follower; at least one entry goes, whatever its size.
 pub const REPLICATE_BYTES_MAX: usize = 1 << 20;
+/// Rounds in which a damaged entry is asked for at all other nodes before it counts as lost.
+pub const REPAIR_ROUNDS: usize = 20;
+/// Between two such rounds.
+pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of entries read ahead of applying them.
 pub const APPLY_BYTES_MAX: usize = 2 << 20;
 /// Entries in one append to a follower.
@@ -176,6 +180,8 @@ pub const ENTRIES_UNDER_WAY_MAX: usize = 8;
 pub const ENTRY_BATCHES_MAX: usize = 1_024;
 /// Bytes gathered into one entry; a single batch may be larger.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// How often a leader whose entries stay unanswered looks whether it still leads.
+pub const LEADERSHIP_LOOK: Duration = Duration::from_millis(100);
 /// A proposal of the node itself is given up after this long.
 pub const PROPOSAL_MAX: Duration = Duration::from_secs(5);
 

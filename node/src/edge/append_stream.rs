@@ -135,10 +135,7 @@ async fn read<S: Stream + Unpin>(requests: &mut Option<S>) -> Option<S::Item> {
     }
 }
 
-fn numbered(
-    request_id: u64,
-    answering: Answering,
-) -> BoxFuture<'static, v1::AppendStreamResponse> {
+fn numbered(request_id: u64, answering: Answering) -> BoxFuture<'static, v1::AppendStreamResponse> {
     Box::pin(async move { response(request_id, answering.await) })
 }
 
@@ -222,14 +219,20 @@ mod tests {
     fn open() -> (Bench, Requests, Answers, CancellationToken) {
         let (sender, requests) = mpsc::channel(1_000);
         let (bench, stop) = (Bench::default(), CancellationToken::new());
-        let answers =
-            answers(ReceiverStream::new(requests), bench.clone(), stop.clone()).boxed();
+        let answers = answers(ReceiverStream::new(requests), bench.clone(), stop.clone()).boxed();
         (bench, sender, answers, stop)
     }
 
-    /// Lets the stream do all it can, and shows what it gives.
-    fn poll(answers: &mut Answers) -> Option<v1::AppendStreamResponse> {
-        answers.next().now_or_never().flatten().map(|answer| answer.unwrap())
+    /// Lets the stream do all it can, and shows what it gives. Each round is a fresh budget of
+    /// tokio's, which would stop it after some dozens of requests.
+    async fn poll(answers: &mut Answers) -> Option<v1::AppendStreamResponse> {
+        for _ in 0..16 {
+            if let Some(answer) = answers.next().now_or_never().flatten() {
+                return Some(answer.unwrap());
+            }
+            tokio::task::yield_now().await;
+        }
+        None
     }
 
     fn id(answer: Option<v1::AppendStreamResponse>) -> Option<u64> {
@@ -242,16 +245,16 @@ mod tests {
         for number in 1..=3 {
             requests.try_send(request(number, "t")).unwrap();
         }
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         assert_eq!(bench.names(), [1, 2, 3]);
         bench.answer(3);
         bench.answer(1);
-        let mut answered = [id(poll(&mut answers)), id(poll(&mut answers))];
+        let mut answered = [id(poll(&mut answers).await), id(poll(&mut answers).await)];
         answered.sort_unstable();
         assert_eq!(answered, [Some(1), Some(3)]);
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         bench.answer(2);
-        assert_eq!(id(poll(&mut answers)), Some(2));
+        assert_eq!(id(poll(&mut answers).await), Some(2));
     }
 
     #[tokio::test]
@@ -259,10 +262,10 @@ mod tests {
         let (bench, requests, mut answers, _stop) = open();
         requests.try_send(request(1, "later")).unwrap();
         requests.try_send(request(2, "t")).unwrap();
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         assert_eq!(bench.names(), [0_u64; 0]);
         bench.held.lock().unwrap().take().unwrap().send(()).unwrap();
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         assert_eq!(bench.names(), [1, 2]);
     }
 
@@ -274,14 +277,14 @@ mod tests {
         requests.try_send(Ok(nothing)).unwrap();
         requests.try_send(request(3, "t")).unwrap();
         for number in [1, 2] {
-            let refused = poll(&mut answers).unwrap();
+            let refused = poll(&mut answers).await.unwrap();
             assert_eq!(refused.request_id, number);
             let Some(StreamResult::Error(error)) = refused.result else { panic!("{refused:?}") };
             assert_eq!(error.code(), ErrorCode::InvalidArgument);
         }
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         bench.answer(3);
-        assert_eq!(id(poll(&mut answers)), Some(3));
+        assert_eq!(id(poll(&mut answers).await), Some(3));
     }
 
     #[tokio::test]
@@ -291,11 +294,11 @@ mod tests {
         for number in 0..most + 10 {
             requests.try_send(request(number, "t")).unwrap();
         }
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         assert_eq!(bench.names().len(), limits::APPEND_STREAM_UNANSWERED_MAX);
         bench.answer(0);
-        assert_eq!(id(poll(&mut answers)), Some(0));
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(id(poll(&mut answers).await), Some(0));
+        assert_eq!(poll(&mut answers).await, None);
         assert_eq!(bench.names().last(), Some(&most));
     }
 
@@ -304,9 +307,9 @@ mod tests {
         let (bench, requests, mut answers, _stop) = open();
         requests.try_send(request(1, "t")).unwrap();
         drop(requests);
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         bench.answer(1);
-        assert_eq!(id(poll(&mut answers)), Some(1));
+        assert_eq!(id(poll(&mut answers).await), Some(1));
         assert!(answers.next().await.is_none());
     }
 
@@ -315,9 +318,9 @@ mod tests {
         let (bench, requests, mut answers, _stop) = open();
         requests.try_send(request(1, "t")).unwrap();
         requests.try_send(Err(Status::internal("no request"))).unwrap();
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         bench.answer(1);
-        assert_eq!(id(poll(&mut answers)), Some(1));
+        assert_eq!(id(poll(&mut answers).await), Some(1));
         let end = answers.next().await.unwrap().unwrap_err();
         assert_eq!(end.message(), "no request");
         assert!(answers.next().await.is_none());
@@ -327,13 +330,13 @@ mod tests {
     async fn a_node_that_stops_answers_what_it_has_taken_and_says_why_it_ends() {
         let (bench, requests, mut answers, stop) = open();
         requests.try_send(request(1, "t")).unwrap();
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         stop.cancel();
         requests.try_send(request(2, "t")).unwrap();
-        assert_eq!(poll(&mut answers), None);
+        assert_eq!(poll(&mut answers).await, None);
         assert_eq!(bench.names(), [1]);
         bench.answer(1);
-        assert_eq!(id(poll(&mut answers)), Some(1));
+        assert_eq!(id(poll(&mut answers).await), Some(1));
         let end = answers.next().await.unwrap().unwrap_err();
         let error = quipu_proto::error_of_status(&end).unwrap();
         assert_eq!(error.code(), ErrorCode::Stopping);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use node_core::ids::{GroupId, TopicName};
 use node_core::metadata::MetadataState;
 use tokio::time::Instant;
@@ -74,7 +75,8 @@ pub(super) async fn fresh_metadata(
     member: &Member,
     deadline: Instant,
 ) -> Result<Arc<MetadataState>, Refusal> {
-    let fresh = member.fresh_metadata(deadline).await;
+    // Boxed: its future is deep, and this one is part of nearly every call's.
+    let fresh = member.fresh_metadata(deadline).boxed().await;
     fresh.map_err(|failure| Refusal::of_proposal(failure, "the metadata", true))
 }
 

@@ -151,6 +151,12 @@ impl Member {
                 group: record.group,
                 reason: error.to_string(),
             })?;
+            // A damaged log is repaired from the others while it is opened.
+            for (_, node) in &hosted.founders {
+                if node.uuid != self.ground.me.0 {
+                    self.ground.peers.set_address(NodeUuid(node.uuid), &node.address);
+                }
+            }
             // One replica that can't be opened must not keep the others down.
             if let Err(failure) = self.registry.open(hosted).await {
                 tracing::error!(group = %record.group, %failure, "a replica stays closed");

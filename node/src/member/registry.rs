@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::hosted::{Hosted, HostedKind};
+use crate::limits;
 use crate::liveness::{Liveness, Pulse};
 use crate::partition::{Partition, PartitionContext, PartitionMachine, PartitionParts};
 use crate::peer::Peers;
@@ -262,18 +263,23 @@ impl EntrySource for Repairer {
     fn fetch(&self, group: GroupId, index: u64) -> BoxFuture<'static, Option<StoredEntry>> {
         const ANSWER_MAX: Duration = Duration::from_secs(2);
         let cluster_id = bytes::Bytes::copy_from_slice(self.cluster_id.0.as_bytes());
-        let links = self.peers.all();
+        let peers = self.peers.clone();
+        // Any replica of the group will do; which one a node has it knows itself.
+        let target = pb::Target { cluster_id, group: group.0, replica: 0 };
+        let request = pb::ReadEntryRequest { target: Some(target), index };
         Box::pin(async move {
-            for link in links {
-                // Any replica of the group will do; which one the node has it knows itself.
-                let target =
-                    pb::Target { cluster_id: cluster_id.clone(), group: group.0, replica: 0 };
-                let request = pb::ReadEntryRequest { target: Some(target), index };
-                let Ok(response) = link.read_entry(request, ANSWER_MAX).await else { continue };
-                match entry_for_repair(response) {
-                    Ok((found, entry)) if found == index => return Some(entry),
-                    Ok(_) | Err(_) => {}
+            // Just started, a node may not know the others yet, nor they it.
+            for _ in 0..limits::REPAIR_ROUNDS {
+                for link in peers.all() {
+                    let answer = link.read_entry(request.clone(), ANSWER_MAX).await;
+                    let entry = answer.ok().and_then(|it| entry_for_repair(it).ok());
+                    if let Some((found, entry)) = entry
+                        && found == index
+                    {
+                        return Some(entry);
+                    }
                 }
+                tokio::time::sleep(limits::REPAIR_PAUSE).await;
             }
             None
         })

@@ -20,7 +20,7 @@ use super::machine::PartitionShared;
 use super::{Partition, PartitionContext};
 use crate::limits;
 use crate::liveness::Pulse;
-use crate::raft::{Applied, Place, RaftFailure, RaftGroup};
+use crate::raft::{Applied, Place, RaftFailure, RaftGroup, Role};
 
 /// One batch to append.
 #[derive(Debug, Clone)]
@@ -118,6 +118,9 @@ impl Partition {
     /// Takes a place in line. Appends of one caller keep the order in which this returned.
     pub(crate) async fn enqueue(&self, append: NewAppend) -> Result<Ticket, AppendFailure> {
         let NewAppend { batch, expect_end_offset, deadline } = append;
+        if self.raft.brief().role != Role::Leader {
+            return Err(AppendFailure::NotLeader { leader: self.raft.status().leader });
+        }
         if self.context.linearizer.liveness.any_disk_low()
             && self.context.linearizer.liveness.disk_low(self.raft.status().members.into_values())
         {
@@ -196,6 +199,17 @@ impl Worker {
                     let gathered = gather(first, &mut carried, &mut line);
                     if let Some(entry) = self.propose(gathered).await {
                         under_way.push_back(entry);
+                    }
+                }
+                // Entries under way stay open for as long as no majority is heard of. Those who
+                // wait behind them were never proposed: they can go elsewhere.
+                () = tokio::time::sleep(limits::LEADERSHIP_LOOK), if !may_propose => {
+                    if self.raft.brief().role != Role::Leader {
+                        let failure =
+                            AppendFailure::NotLeader { leader: self.raft.status().leader };
+                        let waiting = carried.take().into_iter();
+                        let waiting = waiting.chain(std::iter::from_fn(|| line.try_recv().ok()));
+                        refuse(waiting.collect(), &failure);
                     }
                 }
             }

@@ -11,6 +11,8 @@ use hyper_util::rt::TokioIo;
 use quipu_proto::peer::v1 as pb;
 use quipu_proto::peer::v1::peer_client::PeerClient;
 use quipu_proto::peer::v1::raft_client::RaftClient;
+use quipu_proto::v1;
+use quipu_proto::v1::groups_client::GroupsClient;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
@@ -285,6 +287,17 @@ impl PeerLink {
     ) -> Answer<pb::BeatResponse> {
         let mut client = self.peer()?;
         self.within(deadline, client.beat(request)).await
+    }
+
+    /// Asks what the node's own replicas of coordinators say of groups, as a client could.
+    pub(crate) async fn list_groups(
+        &self,
+        request: v1::ListGroupsRequest,
+        deadline: Duration,
+    ) -> Answer<v1::ListGroupsResponse> {
+        let mut client = GroupsClient::new(self.channel(On::Bulk)?)
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        self.within(deadline, client.list_groups(request)).await
     }
 
     pub(crate) async fn propose_metadata(
