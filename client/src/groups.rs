@@ -159,7 +159,7 @@ impl Groups {
         let shared = &self.client.shared;
         let answer = shared
             .call(&Target::Any, shared.patience(true), |channel| async move {
-                groups_client(channel).list_groups(v1::ListGroupsRequest {}).await
+                groups_client(channel).list_groups(v1::ListGroupsRequest::default()).await
             })
             .await?;
         let mut groups = answer.groups;

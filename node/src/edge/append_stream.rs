@@ -162,10 +162,13 @@ mod tests {
     /// refused; one for "later" is taken only when it is told to.
     #[derive(Clone, Default)]
     struct Bench {
-        /// Offset expected (used as a name) and what answers it, in the order taken.
-        taken: Arc<Mutex<Vec<(u64, oneshot::Sender<Answer>)>>>,
+        /// In the order taken.
+        taken: Arc<Mutex<Vec<Taken>>>,
         held: Arc<Mutex<Option<oneshot::Sender<()>>>>,
     }
+
+    /// The offset expected, used as a name, and what answers it.
+    type Taken = (u64, oneshot::Sender<Answer>);
 
     impl Taker for Bench {
         fn take(&mut self, request: v1::AppendRequest) -> Taking {
