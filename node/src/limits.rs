@@ -36,6 +36,9 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 
 // The process.
 
+/// Open files that the process asks for: 400 of RocksDB, and connections of clients and nodes.
+pub const OPEN_FILES_MAX: u64 = 65_536;
+
 /// Time for handing leaderships over and closing the store. What is not done by then is what a
 /// crash would leave, and is recovered the same way. Service managers wait longer (systemd: 90 s,
 /// Kubernetes: 30 s).

@@ -56,6 +56,8 @@ fn main() -> ExitCode {
     }
     telemetry::abort_on_panic();
 
+    raise_open_files();
+
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -67,6 +69,20 @@ fn main() -> ExitCode {
     // Whatever still runs is what a crash would cut off too.
     runtime.shutdown_background();
     exit_code(ending)
+}
+
+/// Takes as many open files as the system lets this process have, up to a bound: RocksDB and the
+/// connections of many clients need more than the usual 1,024.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(limits::OPEN_FILES_MAX).min(limits::OPEN_FILES_MAX);
+    if limit.current.is_some_and(|current| current < most) {
+        limit.current = Some(most);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+    }
 }
 
 fn usage(error: &dyn std::error::Error) -> ExitCode {

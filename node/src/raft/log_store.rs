@@ -397,6 +397,8 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let group = self.0.group;
+        // A disk that can't keep up holds back whoever appends, a leader's stream included.
+        self.0.writer.room().await.map_err(io::Error::other)?;
         let mut batch = WriteBatch::default();
         let mut flushed_end = 0;
         {
@@ -432,7 +434,11 @@ impl RaftLogStorage<Types> for LogStore {
         }
         let mut batch = WriteBatch::default();
         batch.delete_range(Space::Log, keys::log_from(self.0.group, start));
-        self.0.write_and_wait(batch).await
+        self.0.write_and_wait(batch).await?;
+        // An append that was queued before may have been completed meanwhile.
+        let mut tail = self.0.lock();
+        tail.flushed_end = tail.flushed_end.min(start);
+        Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
