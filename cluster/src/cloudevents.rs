@@ -19,6 +19,8 @@ use quipu_batch::Header;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::json_fault;
+
 const ATTRIBUTE_PREFIX: &str = "ce_";
 const CONTENT_TYPE: &str = "content-type";
 /// Names, separated by commas, of the attributes whose header holds JSON instead of text.
@@ -57,7 +59,7 @@ fn refused<T>(why: impl Into<String>) -> Result<T, EventError> {
 /// Makes a record of one JSON object.
 pub(crate) fn record_of_line(line: &[u8]) -> Result<EventRecord, EventError> {
     let fields: Fields<'_> = serde_json::from_slice(line)
-        .map_err(|error| EventError(format!("not a JSON object: {error}")))?;
+        .map_err(|error| EventError(format!("not a JSON object: {}", json_fault::text(&error))))?;
     fields.check_required()?;
 
     let mut record = EventRecord { value: None, headers: Vec::new(), timestamp_ms: None };

@@ -8,6 +8,8 @@ use std::fmt;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::json_fault;
+
 /// Steps from the top of an object to the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyPath(Vec<Step>);
@@ -69,7 +71,7 @@ impl KeyPath {
     /// it is written.
     pub(crate) fn key_of(&self, line: &[u8]) -> Result<Vec<u8>, KeyPathError> {
         let mut raw: &RawValue = serde_json::from_slice(line)
-            .map_err(|error| KeyPathError(format!("not JSON: {error}")))?;
+            .map_err(|error| KeyPathError(format!("not JSON: {}", json_fault::text(&error))))?;
         for step in &self.0 {
             raw = child(raw, step).ok_or_else(|| {
                 KeyPathError(format!("there is no `{self}` to take the key from"))

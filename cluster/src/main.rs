@@ -10,6 +10,7 @@ mod commands;
 mod deliveries;
 mod demo;
 mod failure;
+mod json_fault;
 mod key_path;
 mod latency;
 mod lines;

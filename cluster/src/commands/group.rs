@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use jiff::Timestamp;
-use quipu_client::{Client, GroupDescription, GroupOffset, PartitionLag, TopicPartition};
+use quipu_client::{
+    Client, GroupDescription, GroupError, GroupOffset, PartitionLag, TopicPartition,
+};
 use serde_json::json;
 
 use crate::args::{CommitArgs, GlobalArgs, GroupCommand, SeekArgs};
@@ -131,7 +134,11 @@ fn time_text(ms: u64) -> String {
 async fn commit(global: &GlobalArgs, args: CommitArgs) -> anyhow::Result<()> {
     let CommitArgs { group, topic, partition, offset, metadata } = args;
     let committed = GroupOffset { metadata, ..GroupOffset::new(&topic, partition, offset) };
-    connect(global).await?.groups().commit(&group, vec![committed]).await?;
+    let ended = connect(global).await?.groups().commit(&group, vec![committed]).await;
+    if matches!(ended, Err(GroupError::OffsetRegression { .. })) {
+        return ended.context("a commit never goes back; `quipu group seek` does");
+    }
+    ended?;
     if is_json(global) {
         return print_json(&json!({
             "group": group, "topic": topic, "partition": partition, "offset": offset,
