@@ -1,0 +1,94 @@
+//! Group offsets: what is kept, and what is refused.
+
+use quipu_proto::v1;
+use quipu_proto::v1::ErrorCode;
+
+use crate::running::{Running, TOPIC, error_of, eventually, refused};
+
+fn offset(partition: u32, offset: u64) -> v1::GroupOffset {
+    let topic = TOPIC.to_owned();
+    v1::GroupOffset { topic, partition, offset, ..v1::GroupOffset::default() }
+}
+
+fn commit(group: &str, offsets: Vec<v1::GroupOffset>) -> v1::CommitOffsetsRequest {
+    let group = group.to_owned();
+    v1::CommitOffsetsRequest { group, offsets, reset: false, timeout_ms: 5_000 }
+}
+
+async fn committed(node: &Running, request: v1::CommitOffsetsRequest) {
+    // Just after the formation a coordinator may have no leader yet.
+    eventually(async || match node.groups().commit_offsets(request.clone()).await {
+        Ok(_) => Some(()),
+        Err(status) if error_of(&status).retriable => None,
+        Err(status) => panic!("{status}"),
+    })
+    .await;
+}
+
+async fn fetched(node: &Running, group: &str, partitions: &[u32]) -> Vec<(u32, u64)> {
+    let partitions = partitions.iter();
+    let partitions = partitions
+        .map(|partition| v1::TopicPartition { topic: TOPIC.to_owned(), partition: *partition });
+    let request =
+        v1::FetchOffsetsRequest { group: group.to_owned(), partitions: partitions.collect() };
+    let answer = node.groups().fetch_offsets(request).await.unwrap().into_inner();
+    answer.offsets.iter().map(|offset| (offset.partition, offset.offset)).collect()
+}
+
+#[tokio::test]
+async fn what_was_committed_is_found_listed_and_deleted() {
+    let node = Running::with_topic().await;
+    committed(&node, commit("shipping", vec![offset(0, 5), offset(1, 7)])).await;
+    committed(&node, commit("billing", vec![offset(1, 2)])).await;
+    assert_eq!(fetched(&node, "shipping", &[]).await, [(0, 5), (1, 7)]);
+    assert_eq!(fetched(&node, "shipping", &[1, 9]).await, [(1, 7)]);
+    assert_eq!(fetched(&node, "nobody", &[]).await, []);
+    let all = node.groups().list_groups(v1::ListGroupsRequest::default()).await.unwrap();
+    assert_eq!(all.into_inner().groups, ["billing", "shipping"]);
+
+    let describe = |group: &str| v1::DescribeGroupRequest { group: group.to_owned() };
+    let described = node.groups().describe_group(describe("billing")).await.unwrap().into_inner();
+    assert_eq!((described.leader_node, described.offsets.len()), (1, 1));
+    assert!(described.offsets[0].committed_at_ms > 0);
+    let one = v1::ListGroupsRequest { coordinators: vec![described.coordinator] };
+    let one = node.groups().list_groups(one).await.unwrap().into_inner();
+    assert!(one.groups.contains(&"billing".to_owned()), "{one:?}");
+
+    let delete = |group: &str| v1::DeleteGroupRequest { group: group.to_owned() };
+    node.groups().delete_group(delete("billing")).await.unwrap();
+    let gone = ErrorCode::UnknownGroup;
+    refused(node.groups().delete_group(delete("billing")).await, gone, "quipu group ls");
+    refused(node.groups().describe_group(describe("billing")).await, gone, "quipu group ls");
+    assert_eq!(node.metrics.group_offset_commits.get(), 2);
+}
+
+#[tokio::test]
+async fn an_offset_goes_back_only_on_purpose() {
+    let node = Running::with_topic().await;
+    committed(&node, commit("g", vec![offset(0, 5)])).await;
+    let back = node.groups().commit_offsets(commit("g", vec![offset(1, 1), offset(0, 4)])).await;
+    let error = refused(back, ErrorCode::OffsetRegression, "orders/0");
+    assert_eq!(error.committed_offset, Some(5));
+    assert_eq!(fetched(&node, "g", &[]).await, [(0, 5)], "all of a commit or nothing");
+    let reset = v1::CommitOffsetsRequest { reset: true, ..commit("g", vec![offset(0, 4)]) };
+    committed(&node, reset).await;
+    assert_eq!(fetched(&node, "g", &[]).await, [(0, 4)]);
+}
+
+#[tokio::test]
+async fn names_and_sizes_are_checked() {
+    let node = Running::with_topic().await;
+    let invalid = ErrorCode::InvalidArgument;
+    let send = async |request| node.groups().commit_offsets(request).await;
+    refused(send(commit("", vec![offset(0, 1)])).await, invalid, "group: ");
+    refused(send(commit("a\nb", vec![offset(0, 1)])).await, invalid, "group: ");
+    refused(send(commit("g", vec![offset(0, 1); 1_001])).await, invalid, "at most 1000");
+    let wrong = v1::GroupOffset { topic: "a b".to_owned(), ..offset(0, 1) };
+    refused(send(commit("g", vec![wrong])).await, invalid, "topic: ");
+    let long = v1::GroupOffset { metadata: Some("x".repeat(4_097)), ..offset(0, 1) };
+    refused(send(commit("g", vec![long])).await, invalid, "metadata: ");
+    let partition = v1::TopicPartition { topic: TOPIC.to_owned(), partition: 0 };
+    let many =
+        v1::FetchOffsetsRequest { group: "g".to_owned(), partitions: vec![partition; 10_001] };
+    refused(node.groups().fetch_offsets(many).await, invalid, "partitions: ");
+}
