@@ -69,6 +69,9 @@ async fn commit(
     let (commit, within) = convert::commit(request, member.clock().now_ms())?;
     let group = commit.group.clone();
     let deadline = Instant::now() + within;
+    // Offsets of topics that are not there would be acknowledged and soon forgotten.
+    let partitions = commit.offsets.iter().map(|offset| (&offset.topic, offset.partition));
+    route::partitions_exist(&member, partitions, deadline).await?;
     let outcome = member.commit_offsets(commit, deadline).boxed().await;
     match outcome.map_err(|failure| refused(&member, &group, failure, deadline))? {
         GroupOutcome::Committed => {

@@ -80,20 +80,35 @@ pub(super) async fn fresh_metadata(
     fresh.map_err(|failure| Refusal::of_proposal(failure, "the metadata", true))
 }
 
-/// The topic must be there; asks the newest metadata before it says that it is not.
-pub(super) async fn topic_exists(
+/// The metadata in which all of `partitions` are. Asks the newest before it says that one is not.
+pub(super) async fn partitions_exist(
     member: &Member,
-    name: &TopicName,
+    partitions: impl Iterator<Item = (&TopicName, u32)> + Clone,
     deadline: Instant,
 ) -> Result<Arc<MetadataState>, Refusal> {
     let metadata = member.metadata();
-    if metadata.topics().contains_key(name) {
+    if missing(&metadata, partitions.clone()).is_none() {
         return Ok(metadata);
     }
     let metadata = fresh_metadata(member, deadline).await?;
-    if metadata.topics().contains_key(name) {
-        Ok(metadata)
-    } else {
-        Err(Refusal::unknown_topic(name.as_str()))
+    match missing(&metadata, partitions) {
+        None => Ok(metadata),
+        Some(refusal) => Err(refusal),
     }
+}
+
+/// What is said of the first partition that is not there.
+fn missing<'a>(
+    metadata: &MetadataState,
+    mut partitions: impl Iterator<Item = (&'a TopicName, u32)>,
+) -> Option<Refusal> {
+    let (topic, number) =
+        partitions.find(|(topic, number)| metadata.partition_group(topic, *number).is_none())?;
+    Some(match metadata.topics().get(topic) {
+        None => Refusal::unknown_topic(topic.as_str()),
+        Some(record) => {
+            let count = u32::try_from(record.partitions.len()).unwrap_or(u32::MAX);
+            Refusal::unknown_partition(topic.as_str(), number, count)
+        }
+    })
 }

@@ -30,6 +30,7 @@ async fn where_there_is_no_such_topic_or_partition_the_error_says_what_there_is(
     let name = node.log().append(append("or ders", 0, batch(&["a"]))).await;
     refused(name, ErrorCode::InvalidArgument, "topic: ");
     assert_eq!(node.metrics.append.errors.at(ErrorCode::UnknownTopic).get(), 1);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -42,6 +43,7 @@ async fn a_batch_over_the_limit_of_its_topic_or_of_the_format_is_too_large() {
     let format = node.log().append(append(TOPIC, 0, beyond)).await;
     refused(format, ErrorCode::BatchTooLarge, "8388609 bytes");
     node.must_work().await;
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -51,6 +53,7 @@ async fn a_message_over_the_limit_is_refused_before_it_is_read() {
     let refused = node.log().append(append(TOPIC, 0, huge)).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::OutOfRange, "{refused:?}");
     node.must_work().await;
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -76,6 +79,7 @@ async fn a_damaged_batch_is_told_from_one_of_another_format() {
     }
     let end = node.append(batch(&["the first"])).await.base_offset;
     assert_eq!(end, Some(0), "nothing of what was refused is in the log");
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -94,6 +98,7 @@ async fn a_condition_that_does_not_hold_is_a_conflict_that_tells_the_end() {
     assert_eq!(error.end_offset, Some(2));
     let appended = node.log().append(expecting(2)).await.unwrap().into_inner();
     assert_eq!(appended.base_offset, Some(2));
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -113,6 +118,7 @@ async fn what_is_wrong_with_a_producers_sequence_is_told_with_the_way_out() {
     assert_eq!(fenced.producer_epoch, Some(1));
     assert_eq!(node.metrics.append.duplicates.get(), 1);
     assert_eq!(node.metrics.append.batches.get(), 1);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -126,6 +132,7 @@ async fn producer_ids_are_given_out_once() {
     }
     ids.dedup();
     assert_eq!(ids.len(), 3);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -140,6 +147,7 @@ async fn a_full_node_says_overloaded_and_waits_no_longer_than_it_was_given() {
     );
     assert!(error.retriable && error.retry_after_ms > 0, "{error:?}");
     node.must_work().await;
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -157,6 +165,7 @@ async fn a_full_disk_takes_no_appends_and_is_read_all_the_same() {
     node.log().fetch(fetch(TOPIC, 0, 0)).await.unwrap();
     let health = node.admin().health(v1::HealthRequest {}).await.unwrap().into_inner();
     assert!(!health.healthy && health.problems[0].contains("nearly full"), "{health:?}");
+    node.stop().await;
 }
 
 fn numbered(request_id: u64, append: v1::AppendRequest) -> v1::AppendStreamRequest {
@@ -202,6 +211,7 @@ async fn an_append_stream_keeps_the_order_and_outlives_what_it_refuses() {
     assert_eq!(in_order, (0..490).collect::<Vec<u64>>());
     assert_eq!(node.metrics.append.records.get(), 490);
     assert_eq!(node.metrics.append.in_flight_bytes.get(), 0);
+    node.stop().await;
 }
 
 #[tokio::test]

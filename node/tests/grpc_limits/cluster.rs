@@ -46,6 +46,7 @@ async fn a_fresh_node_says_that_it_belongs_to_no_cluster_and_how_that_changes() 
     assert!(cluster.nodes.is_empty());
     let health = node.admin().health(v1::HealthRequest {}).await.unwrap().into_inner();
     assert!(!health.healthy && health.problems[0].contains(says), "{health:?}");
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -90,6 +91,7 @@ async fn a_cluster_is_formed_once_and_becomes_healthy() {
     assert!(only.alive);
     assert_eq!((only.node_id, only.leaders, only.replicas), (1, 2, 2));
     assert_eq!(only.address, node.address);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -121,6 +123,10 @@ async fn a_cluster_of_nodes_that_do_not_fit_together_is_refused() {
     };
     let two_clusters = fresh.admin().init_cluster(two_clusters).await;
     refused(two_clusters, ErrorCode::AlreadyInitialized, "belongs to cluster");
+    node.stop().await;
+    namesake.stop().await;
+    other.stop().await;
+    fresh.stop().await;
 }
 
 #[tokio::test]
@@ -187,4 +193,5 @@ async fn reflection_lists_the_public_services_in_both_of_its_versions() {
     let answer = answers.next().await.unwrap().unwrap().message_response.unwrap();
     use old_reflection::server_reflection_response::MessageResponse as OldResponse;
     assert!(matches!(answer, OldResponse::FileDescriptorResponse(_)), "{answer:?}");
+    node.stop().await;
 }

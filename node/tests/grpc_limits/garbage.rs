@@ -185,6 +185,7 @@ async fn messages_that_mean_nothing_are_refused_by_every_method() {
     }
     node.must_work().await;
     assert_eq!(count_panics(), panics);
+    node.stop().await;
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -237,4 +238,5 @@ async fn bytes_that_are_no_http2_are_refused_and_the_port_stays_open() {
     }
     node.must_work().await;
     assert_eq!(count_panics(), panics);
+    node.stop().await;
 }

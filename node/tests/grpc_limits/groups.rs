@@ -60,6 +60,7 @@ async fn what_was_committed_is_found_listed_and_deleted() {
     refused(node.groups().delete_group(delete("billing")).await, gone, "quipu group ls");
     refused(node.groups().describe_group(describe("billing")).await, gone, "quipu group ls");
     assert_eq!(node.metrics.group_offset_commits.get(), 2);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -73,6 +74,20 @@ async fn an_offset_goes_back_only_on_purpose() {
     let reset = v1::CommitOffsetsRequest { reset: true, ..commit("g", vec![offset(0, 4)]) };
     committed(&node, reset).await;
     assert_eq!(fetched(&node, "g", &[]).await, [(0, 4)]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_commit_for_what_is_not_there_is_refused_as_a_whole() {
+    let node = Running::with_topic().await;
+    let none = v1::GroupOffset { topic: "none".to_owned(), ..offset(0, 1) };
+    let unknown = node.groups().commit_offsets(commit("g", vec![offset(0, 1), none])).await;
+    refused(unknown, ErrorCode::UnknownTopic, "quipu topic");
+    let beyond = node.groups().commit_offsets(commit("g", vec![offset(0, 1), offset(2, 1)])).await;
+    refused(beyond, ErrorCode::UnknownPartition, "it has 2");
+    committed(&node, commit("g", vec![offset(1, 9)])).await;
+    assert_eq!(fetched(&node, "g", &[]).await, [(1, 9)]);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -91,4 +106,5 @@ async fn names_and_sizes_are_checked() {
     let many =
         v1::FetchOffsetsRequest { group: "g".to_owned(), partitions: vec![partition; 10_001] };
     refused(node.groups().fetch_offsets(many).await, invalid, "partitions: ");
+    node.stop().await;
 }

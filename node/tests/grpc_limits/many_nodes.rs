@@ -71,6 +71,7 @@ async fn a_follower_names_the_leader_for_appends_and_serves_reads_itself() {
     };
     let five = nodes[2].admin().create_topic(five).await;
     refused(five, ErrorCode::InvalidReplication, "number of nodes, which is 3");
+    futures::future::join_all(nodes.into_iter().map(Running::stop)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,12 +97,14 @@ async fn leadership_moves_to_the_node_that_is_named() {
         let at = &nodes[usize::try_from(leader - 1).unwrap()];
         eventually(async || at.log().append(append(TOPIC, 0, batch(&["a"]))).await.ok()).await;
     }
+    futures::future::join_all(nodes.into_iter().map(Running::stop)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn groups_are_found_from_every_node_also_where_it_keeps_none_of_them() {
     // With four nodes no node has a replica of every coordinator.
     let nodes = cluster(4).await;
+    create_topic(&nodes[0], 1).await;
     let names: BTreeSet<String> = (0..12).map(|number| format!("group-{number}")).collect();
     for name in &names {
         let offset =
@@ -143,6 +146,7 @@ async fn groups_are_found_from_every_node_also_where_it_keeps_none_of_them() {
         }
     }
     assert!(asked_elsewhere > 0);
+    futures::future::join_all(nodes.into_iter().map(Running::stop)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,4 +169,5 @@ async fn a_dead_node_is_a_problem_of_the_cluster_and_its_partitions_are_read_on(
             nodes[1].log().fetch(request).await.unwrap();
         }
     }
+    futures::future::join_all(nodes.into_iter().map(Running::stop)).await;
 }

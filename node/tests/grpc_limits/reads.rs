@@ -32,6 +32,7 @@ async fn a_fetch_says_who_served_it_and_is_counted_there() {
     assert!(fetched.record_set.is_empty());
     assert_eq!(fetched.next_offset, 2);
     assert_eq!(node.metrics.fetch.requests.at(Level::Committed).get(), 1);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -41,6 +42,7 @@ async fn a_fetch_waits_for_what_is_appended_meanwhile() {
     let mut log = node.log();
     let (fetched, _) = tokio::join!(log.fetch(waiting), node.append(batch(&["a"])));
     assert_eq!(fetched.unwrap().into_inner().next_offset, 1);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -58,6 +60,7 @@ async fn an_offset_out_of_range_is_told_with_the_range() {
     assert_eq!(error_of(&status).code(), ErrorCode::OffsetOutOfRange);
     assert!(messages.next().await.is_none(), "an error is the end");
     assert_eq!(node.metrics.fetch.errors.at(ErrorCode::OffsetOutOfRange).get(), 2);
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -76,6 +79,7 @@ async fn a_read_of_what_is_not_there_says_so() {
     refused(nowhere, ErrorCode::InvalidArgument, "position: ");
     let bounded = list(Some(Position::Latest(true)), ReadLevel::Bounded.into());
     refused(node.log().list_offsets(bounded).await, ErrorCode::InvalidArgument, "level: ");
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -95,6 +99,7 @@ async fn a_follow_begins_at_once_and_goes_on_with_what_comes() {
             assert_eq!(message.served_by, 1);
         }
     }
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -112,4 +117,5 @@ async fn offsets_are_found_by_position_and_by_time() {
     assert_eq!(find(Position::EntryTimeMs(u64::MAX)).await, 2);
     assert_eq!(find(Position::EventTimeMs(1)).await, 0);
     assert_eq!(find(Position::EventTimeMs(2)).await, 2);
+    node.stop().await;
 }

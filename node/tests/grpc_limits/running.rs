@@ -134,6 +134,11 @@ impl Running {
         self.log().append(append(TOPIC, 0, batch)).await.unwrap().into_inner()
     }
 
+    /// Ends the node before the test ends: RocksDB must not be in use when the process exits.
+    pub(crate) async fn stop(self) {
+        self.node.stop().await;
+    }
+
     /// It still does what it is there for.
     pub(crate) async fn must_work(&self) {
         let before = self.append(batch(&["still"])).await.base_offset.unwrap();

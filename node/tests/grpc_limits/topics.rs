@@ -42,6 +42,7 @@ async fn a_topic_that_cannot_be_is_refused_with_what_can() {
     refused(value, ErrorCode::InvalidConfig, "a whole number");
     let long = send(config(&"x".repeat(100_000), "1")).await;
     refused(long, ErrorCode::InvalidConfig, "unknown setting");
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -74,6 +75,7 @@ async fn a_topic_is_described_changed_and_deleted() {
     let change = node.admin().alter_topic(settings(&[("retention.ms", "7d")])).await;
     refused(change, gone, "quipu topic");
     refused(node.log().append(append(TOPIC, 0, batch(&["a"]))).await, gone, "quipu topic");
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -98,6 +100,7 @@ async fn a_replica_tells_its_state_and_the_hash_where_it_is_known() {
     let beyond = v1::DescribeReplicaRequest { partition: 5, ..request(None) };
     let beyond = node.admin().describe_replica(beyond).await;
     refused(beyond, ErrorCode::UnknownPartition, "it has 2");
+    node.stop().await;
 }
 
 #[tokio::test]
@@ -110,4 +113,5 @@ async fn leadership_moves_only_to_a_node_that_has_the_partition() {
     node.admin().move_leader(request(1)).await.unwrap();
     let unknown = v1::MoveLeaderRequest { topic: "none".to_owned(), ..request(1) };
     refused(node.admin().move_leader(unknown).await, ErrorCode::UnknownTopic, "quipu topic");
+    node.stop().await;
 }

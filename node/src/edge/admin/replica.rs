@@ -1,5 +1,7 @@
 //! One replica as its node knows it, and moving the leadership of a partition.
 
+use std::sync::Arc;
+
 use futures::FutureExt as _;
 use node_core::ids::{GroupId, NodeLabel, NodeUuid};
 use node_core::metadata::MetadataState;
@@ -113,15 +115,12 @@ async fn group_of(
     member: &Member,
     name: &PartitionName,
     deadline: Instant,
-) -> Result<(GroupId, std::sync::Arc<MetadataState>), Refusal> {
-    let metadata = route::topic_exists(member, &name.topic, deadline).await?;
-    if let Some(group) = metadata.partition_group(&name.topic, name.number) {
-        return Ok((group, metadata));
-    }
-    let topic = metadata.topics().get(&name.topic);
-    let count = topic.map_or(0, |topic| topic.partitions.len());
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    Err(Refusal::unknown_partition(name.topic.as_str(), name.number, count))
+) -> Result<(GroupId, Arc<MetadataState>), Refusal> {
+    let partition = [(&name.topic, name.number)];
+    let metadata = route::partitions_exist(member, partition.into_iter(), deadline).await?;
+    let group = metadata.partition_group(&name.topic, name.number);
+    let group = group.expect("it was just found to be there");
+    Ok((group, metadata))
 }
 
 /// The node that shall lead; it must have a replica.
