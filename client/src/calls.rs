@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 
 use crate::client::Shared;
 use crate::connections::Connection;
-use crate::error::{CallError, ErrorCode};
+use crate::error::CallError;
 use crate::retry::{Attempts, Next};
 
 /// What a call is about, and so which node can answer it.
@@ -68,21 +68,15 @@ impl Shared {
                 Err(error) if patience.once => return Err(error),
                 Err(error) => error,
             };
-            let redirected = error.is(ErrorCode::NotLeader) && error.leader_address().is_some();
-            match self.after_failure(&mut attempts, error, redirected) {
+            match self.after_failure(&mut attempts, error) {
                 Next::RetryAt(at) => sleep_until(at).await,
                 Next::GiveUp(error) => return Err(error),
             }
         }
     }
 
-    pub(crate) fn after_failure(
-        &self,
-        attempts: &mut Attempts,
-        error: CallError,
-        redirected: bool,
-    ) -> Next {
-        attempts.on_failure(error, redirected, Instant::now(), &mut self.rng())
+    pub(crate) fn after_failure(&self, attempts: &mut Attempts, error: CallError) -> Next {
+        attempts.on_failure(error, Instant::now(), &mut self.rng())
     }
 
     async fn attempt<T, F, R>(
@@ -98,7 +92,10 @@ impl Shared {
         let address = self.resolve(target, patience.deadline).await?;
         let answer = self.attempt_at(&address, patience, request).await;
         self.learn_from(target, &address, answer.as_ref().err());
-        answer
+        answer.map_err(|error| match target {
+            Target::Leader(..) => error.doubted(),
+            _ => error,
+        })
     }
 
     /// One attempt at one node.
@@ -113,11 +110,12 @@ impl Shared {
         R: Future<Output = Result<Response<T>, Status>>,
     {
         let connection = self.connection(address).await?;
-        let limit = (Instant::now() + patience.request_timeout).min(patience.deadline);
+        let begun_at = Instant::now();
+        let limit = (begun_at + patience.request_timeout).min(patience.deadline);
         let answer = match timeout_at(limit, request(connection.channel.clone())).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(CallError::of_status(address, &status)),
-            Err(_) => Err(CallError::deadline_passed(address, patience.request_timeout)),
+            Err(_) => Err(CallError::deadline_passed(address, limit - begun_at)),
         };
         match &answer {
             Err(error) if error.is_about_the_connection() => self.on_broken(address, &connection),
@@ -154,7 +152,7 @@ impl Shared {
                 routing.on_refused((topic, *partition), address, hint, Instant::now());
             }
             Target::Leader(topic, _) => {
-                if error.is_some_and(|error| error.is(ErrorCode::UnknownTopic)) {
+                if error.is_some_and(CallError::is_about_existence) {
                     routing.forget_topic(topic);
                 }
             }

@@ -48,7 +48,7 @@ pub struct ClientConfig {
 pub struct Backoff {
     /// After the first failure. Default: 20 ms.
     pub initial: Duration,
-    /// Never longer than this. Default: 500 ms.
+    /// Never longer than this. Default: 250 ms.
     pub max: Duration,
 }
 
@@ -71,7 +71,7 @@ impl Default for ClientConfig {
 
 impl Default for Backoff {
     fn default() -> Backoff {
-        Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(500) }
+        Backoff { initial: Duration::from_millis(20), max: Duration::from_millis(250) }
     }
 }
 
@@ -117,7 +117,13 @@ pub(crate) fn uri_of(address: &str) -> Result<Uri, ConnectError> {
         .parse()
         .map_err(|error| invalid(format!("address {address:?}: {error}")))?;
     match uri.authority() {
-        Some(authority) if authority.port_u16().is_some() && uri.path() == "/" => Ok(uri),
+        Some(authority)
+            if !authority.host().is_empty()
+                && authority.port_u16().is_some()
+                && uri.path() == "/" =>
+        {
+            Ok(uri)
+        }
         _ => Err(invalid(format!("address {address:?}: expected host:port"))),
     }
 }

@@ -73,7 +73,7 @@ impl Shared {
             }
             let asked = self.refresh_topic(topic, Instant::now(), deadline).await;
             let Err(error) = asked else { continue };
-            match self.after_failure(&mut attempts, error, false) {
+            match self.after_failure(&mut attempts, error) {
                 Next::RetryAt(at) => sleep_until(at).await,
                 Next::GiveUp(error) => return Err(error),
             }
@@ -95,7 +95,7 @@ impl Shared {
         deadline: Instant,
     ) -> Result<(), CallError> {
         let _one_at_a_time = self.refreshing.lock().await;
-        if self.routing().learned_at(topic).is_some_and(|at| at > wanted_at) {
+        if self.routing().learned_at(topic).is_some_and(|at| at >= wanted_at) {
             return Ok(());
         }
         let nodes = self.routing().nodes_in_turn(Instant::now());

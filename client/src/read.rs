@@ -110,6 +110,7 @@ impl Client {
         options: FetchOptions,
     ) -> Result<Fetched, ReadError> {
         let patience = self.shared.patience(true);
+        let patience = Patience { deadline: patience.deadline + options.max_wait, ..patience };
         self.fetch_patiently((topic, partition), offset, &options, patience).await
     }
 

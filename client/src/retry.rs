@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::Backoff;
-use crate::error::{CallError, Outcome};
+use crate::error::{CallError, ErrorCode, Outcome};
 
 /// The attempts of one call.
 #[derive(Debug, Clone)]
@@ -37,16 +37,10 @@ impl Attempts {
         Attempts { backoff, deadline, repeatable, failures: 0, unresolved: false }
     }
 
-    pub(crate) fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    /// Takes the failure of an attempt. `redirected`: the answer named another node to ask, which
-    /// is worth asking at once, unless this has happened several times in a row.
+    /// Takes the failure of an attempt.
     pub(crate) fn on_failure(
         &mut self,
         error: CallError,
-        redirected: bool,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Next {
@@ -56,11 +50,7 @@ impl Attempts {
         if !may_repeat {
             return Next::GiveUp(self.told_to_the_caller(error));
         }
-        let mut wait = delay(self.backoff, self.failures, rng);
-        if redirected && self.failures <= REDIRECTS_AT_ONCE {
-            wait = Duration::ZERO;
-        }
-        let at = now + wait.max(error.retry_after.unwrap_or_default());
+        let at = now + wait_after(&error, self.backoff, self.failures, rng);
         if at >= self.deadline {
             return Next::GiveUp(self.told_to_the_caller(error));
         }
@@ -80,9 +70,26 @@ impl Attempts {
 /// Redirects followed without waiting. More in a row mean that two nodes point at each other.
 const REDIRECTS_AT_ONCE: u32 = 2;
 
+/// How long to wait after `error`, the `failures`-th failure in a row. A node that names the leader
+/// is believed at once, unless this has happened several times; a node that asks for time gets it.
+pub(crate) fn wait_after(
+    error: &CallError,
+    backoff: Backoff,
+    failures: u32,
+    rng: &mut fastrand::Rng,
+) -> Duration {
+    let is_redirect = error.is(ErrorCode::NotLeader) && error.leader_address().is_some();
+    let wait = if is_redirect && failures <= REDIRECTS_AT_ONCE {
+        Duration::ZERO
+    } else {
+        delay(backoff, failures, rng)
+    };
+    wait.max(error.retry_after.unwrap_or_default())
+}
+
 /// The wait after the `failures`-th failure in a row: doubled each time up to the greatest, then
 /// drawn between half of it and all of it, so that many clients do not come back together.
-pub(crate) fn delay(backoff: Backoff, failures: u32, rng: &mut fastrand::Rng) -> Duration {
+fn delay(backoff: Backoff, failures: u32, rng: &mut fastrand::Rng) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let full = backoff.initial.saturating_mul(1 << doublings).min(backoff.max);
     full.mul_f64(0.5 + rng.f64() / 2.0)
@@ -91,6 +98,7 @@ pub(crate) fn delay(backoff: Backoff, failures: u32, rng: &mut fastrand::Rng) ->
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use quipu_proto::v1;
 
     use super::*;
     use crate::error::Code;
@@ -122,23 +130,23 @@ mod tests {
     fn a_call_of_unknown_outcome_is_not_sent_again() {
         let (mut attempts, now) = attempts(false);
         let error = failure(Outcome::Unknown, true);
-        let next = attempts.on_failure(error.clone(), false, now, &mut rng());
+        let next = attempts.on_failure(error.clone(), now, &mut rng());
         assert_eq!(next, Next::GiveUp(error));
     }
 
     #[test]
     fn a_repeatable_call_of_unknown_outcome_is_sent_again() {
         let (mut attempts, now) = attempts(true);
-        let next = attempts.on_failure(failure(Outcome::Unknown, true), false, now, &mut rng());
+        let next = attempts.on_failure(failure(Outcome::Unknown, true), now, &mut rng());
         assert!(matches!(next, Next::RetryAt(at) if at > now));
     }
 
     #[test]
     fn a_definite_refusal_after_an_unanswered_attempt_is_reported_as_unknown() {
         let (mut attempts, now) = attempts(true);
-        attempts.on_failure(failure(Outcome::Unknown, true), false, now, &mut rng());
+        attempts.on_failure(failure(Outcome::Unknown, true), now, &mut rng());
         let refusal = failure(Outcome::Definite, false);
-        let Next::GiveUp(error) = attempts.on_failure(refusal, false, now, &mut rng()) else {
+        let Next::GiveUp(error) = attempts.on_failure(refusal, now, &mut rng()) else {
             panic!("a refusal is final");
         };
         assert_eq!(error.outcome, Outcome::Unknown);
@@ -147,10 +155,16 @@ mod tests {
     #[test]
     fn a_redirect_is_followed_at_once_but_not_for_ever() {
         let (mut attempts, now) = attempts(false);
+        let redirect = CallError::of_node(v1::Error {
+            code: ErrorCode::NotLeader.into(),
+            outcome: v1::Outcome::Definite.into(),
+            retriable: true,
+            leader_address: "b:1".to_owned(),
+            ..v1::Error::default()
+        });
         let mut waits = Vec::new();
         for _ in 0..4 {
-            let error = failure(Outcome::Definite, true);
-            match attempts.on_failure(error, true, now, &mut rng()) {
+            match attempts.on_failure(redirect.clone(), now, &mut rng()) {
                 Next::RetryAt(at) => waits.push(at - now),
                 Next::GiveUp(error) => panic!("gave up: {error}"),
             }
@@ -164,7 +178,7 @@ mod tests {
         let (mut attempts, now) = attempts(false);
         let mut error = failure(Outcome::Definite, true);
         error.retry_after = Some(Duration::from_secs(3));
-        let next = attempts.on_failure(error, false, now, &mut rng());
+        let next = attempts.on_failure(error, now, &mut rng());
         assert_eq!(next, Next::RetryAt(now + Duration::from_secs(3)));
     }
 
@@ -172,7 +186,7 @@ mod tests {
     fn nothing_is_attempted_after_the_deadline() {
         let (mut attempts, now) = attempts(true);
         let late = now + Duration::from_secs(10);
-        let next = attempts.on_failure(failure(Outcome::Definite, true), false, late, &mut rng());
+        let next = attempts.on_failure(failure(Outcome::Definite, true), late, &mut rng());
         assert!(matches!(next, Next::GiveUp(_)));
     }
 

@@ -124,6 +124,19 @@ impl CallError {
         [NotLeader, LeaderUnknown, LeadershipLost].iter().any(|code| self.is(*code))
     }
 
+    /// The asked node has never heard of the topic or the partition.
+    pub(crate) fn is_about_existence(&self) -> bool {
+        self.is(ErrorCode::UnknownTopic) || self.is(ErrorCode::UnknownPartition)
+    }
+
+    /// A node that was believed to lead a partition has never heard of it. It may have lost its
+    /// replica, or not have it yet, so that the last word is the metadata's: forget what is known
+    /// of the topic, and ask again.
+    pub(crate) fn doubted(mut self) -> CallError {
+        self.retriable |= self.is_about_existence();
+        self
+    }
+
     /// The connection is of no use any more, or the node is stuck or about to stop.
     pub(crate) fn is_about_the_connection(&self) -> bool {
         matches!(self.code, Code::Unreachable | Code::ConnectionLost | Code::DeadlinePassed)

@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 
 use crate::calls::{Patience, Target};
 use crate::client::Client;
-use crate::error::{AdminError, CallError, ErrorCode};
+use crate::error::{AdminError, CallError, Code, ErrorCode, Outcome};
 
 pub use description::{
     Cluster, Health, NewTopic, Node, Partition, Replica, ReplicaRole, Topic, TopicSummary,
@@ -235,7 +235,7 @@ impl Admin {
         target: Target,
         repeated: Repeated,
         request: F,
-    ) -> Result<T, CallError>
+    ) -> Result<T, AdminError>
     where
         F: Fn(AdminClient<Channel>) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
@@ -252,6 +252,12 @@ impl Admin {
                 request(admin.max_decoding_message_size(MESSAGE_BYTES_MAX))
             })
             .await
+            .map_err(|error| match target {
+                Target::Node(node) if error.code == Code::InvalidInput => {
+                    AdminError::UnknownNode { node }
+                }
+                _ => AdminError::Call(error),
+            })
     }
 
     fn take_topic(&self, topic: Option<v1::TopicInfo>) -> Result<Topic, AdminError> {
@@ -261,13 +267,15 @@ impl Admin {
     }
 }
 
-fn about_topic(topic: &str, error: CallError) -> AdminError {
-    let is_definite = error.outcome() == crate::Outcome::Definite;
-    if is_definite && error.is(ErrorCode::TopicExists) {
-        return AdminError::TopicExists { topic: topic.to_owned() };
+fn about_topic(topic: &str, error: AdminError) -> AdminError {
+    if error.outcome() == Outcome::Unknown {
+        return error;
     }
-    if is_definite && error.is(ErrorCode::UnknownTopic) {
-        return AdminError::UnknownTopic { topic: topic.to_owned() };
+    match error.code() {
+        Code::Server(ErrorCode::TopicExists) => AdminError::TopicExists { topic: topic.to_owned() },
+        Code::Server(ErrorCode::UnknownTopic) => {
+            AdminError::UnknownTopic { topic: topic.to_owned() }
+        }
+        _ => error,
     }
-    AdminError::Call(error)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use quipu_batch::{BATCH_BYTES_MAX, Compression};
 
 use crate::error::ConnectError;
+use crate::producer::batcher::BatcherConfig;
 
 /// Batches of one partition that may be unanswered at once. A partition remembers the last 64 of
 /// each producer, so that a repetition of any of them is recognised.
@@ -27,9 +28,9 @@ pub struct ProducerConfig {
     pub in_flight: u32,
     /// Default: none.
     pub compression: Compression,
-    /// Number the batches, so that one sent twice is written once. Default: true. Without it a
-    /// batch of unknown outcome is not sent again, and with more than one in flight the order of a
-    /// partition may change after a failure.
+    /// Number the batches, so that one sent twice is written once. Default: true. Without it one
+    /// batch of a partition is in flight at a time, and one of unknown outcome is not sent again
+    /// but fails.
     pub idempotent: bool,
     /// A record that is not acknowledged so long after it was handed over has failed.
     /// Default: 120 s. At most 24 h.
@@ -54,6 +55,15 @@ impl Default for ProducerConfig {
 }
 
 impl ProducerConfig {
+    pub(crate) fn batcher(&self) -> BatcherConfig {
+        BatcherConfig {
+            linger: self.linger,
+            batch_bytes: self.batch_bytes,
+            compression: self.compression,
+            delivery_timeout: self.delivery_timeout,
+        }
+    }
+
     /// Checks that the configuration makes sense.
     ///
     /// # Errors

@@ -1,0 +1,107 @@
+//! Reads one partition ahead: one fetch after the other, from node to node as leadership moves.
+//!
+//! A fetch waits at the node for records to come, so that an idle partition costs two calls a
+//! second. Retries inside one fetch are the client's; here is decided what the end of them means
+//! for the partition.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep};
+
+use crate::calls::Patience;
+use crate::client::Client;
+use crate::consumer::config::ConsumerConfig;
+use crate::consumer::position::{OutOfRangeStep, Wanted, out_of_range};
+use crate::consumer::shelf::Shelf;
+use crate::error::ReadError;
+use crate::read::{FetchOptions, Position};
+
+/// The fetcher of one slot.
+pub(crate) struct Fetcher {
+    pub(crate) client: Client,
+    pub(crate) config: ConsumerConfig,
+    pub(crate) options: FetchOptions,
+    pub(crate) topic: String,
+    pub(crate) partition: u32,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) slot: usize,
+}
+
+impl Fetcher {
+    /// Runs until it is aborted.
+    pub(crate) async fn run(self) {
+        loop {
+            let wanted = self.shelf.wanted(self.slot).await;
+            tokio::select! {
+                biased;
+                () = self.shelf.jumped(self.slot) => {}
+                () = self.fetch(wanted) => {}
+            }
+        }
+    }
+
+    async fn fetch(&self, wanted: Wanted) {
+        let begun_at = Instant::now();
+        let patience = Patience {
+            repeatable: true,
+            request_timeout: self.client.shared.config.request_timeout,
+            deadline: begun_at + self.config.report_after,
+            once: false,
+        };
+        let place = (self.topic.as_str(), self.partition);
+        let fetched =
+            self.client.fetch_patiently(place, wanted.offset, &self.options, patience).await;
+        match fetched {
+            Ok(fetched) => {
+                let is_empty = fetched.records.is_empty();
+                self.shelf.put(self.slot, wanted, fetched);
+                if is_empty && begun_at.elapsed() < self.config.max_wait / 2 {
+                    // A node that does not wait would be asked without end.
+                    self.pause().await;
+                }
+            }
+            Err(ReadError::OffsetOutOfRange { offset, log_start_offset, .. }) => {
+                self.find_place(wanted, offset, log_start_offset).await;
+            }
+            Err(error) => {
+                let stop = !error.retriable();
+                self.shelf.put_error(self.slot, wanted, error, stop);
+                self.pause().await;
+            }
+        }
+    }
+
+    /// The asked replica does not hold `offset`: find out whether the partition does.
+    async fn find_place(&self, wanted: Wanted, offset: u64, replica_start: u64) {
+        let asked = self.client.list_offsets(&self.topic, self.partition, Position::Latest).await;
+        let ends = match asked {
+            Ok(ends) => ends,
+            Err(error) => {
+                let stop = !error.retriable();
+                self.shelf.put_error(self.slot, wanted, error, stop);
+                return self.pause().await;
+            }
+        };
+        let start = ends.log_start_offset.max(replica_start);
+        match out_of_range(self.config.out_of_range, offset, start, ends.high_watermark) {
+            OutOfRangeStep::AskAgain => self.pause().await,
+            OutOfRangeStep::GoTo(to) => {
+                let (topic, partition) = (&self.topic, self.partition);
+                tracing::warn!(topic, partition, offset, to, "offset out of range; going on");
+                self.shelf.reset(self.slot, wanted, to);
+            }
+            OutOfRangeStep::Stop => {
+                let error = ReadError::OffsetOutOfRange {
+                    offset,
+                    log_start_offset: start,
+                    high_watermark: ends.high_watermark,
+                };
+                self.shelf.put_error(self.slot, wanted, error, true);
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        sleep(self.client.shared.backoff().max).await;
+    }
+}

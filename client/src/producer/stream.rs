@@ -1,0 +1,216 @@
+//! One append stream to one node: requests in, answers and its end out.
+//!
+//! The task decides nothing. It opens the stream, passes what comes, and reports once why the
+//! stream ended; the sender then knows which requests were never answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quipu_proto::v1::{AppendStreamRequest, AppendStreamResponse};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::client::Shared;
+use crate::connections::Connection;
+use crate::error::{CallError, Code, Outcome};
+use crate::read::log_client;
+
+/// Requests of one stream that may be unanswered. The node limits them too, by not reading.
+pub(crate) const UNANSWERED_MAX: usize = 1024;
+
+/// The sender's end of a stream.
+#[derive(Debug)]
+pub(crate) struct AppendStream {
+    pub(crate) number: u64,
+    requests: mpsc::Sender<AppendStreamRequest>,
+    /// Request to what it carries. Requests are numbered upwards, so the first is the oldest.
+    pub(crate) unanswered: BTreeMap<u64, Carried>,
+    /// Partitions that wait for room in this stream.
+    pub(crate) held_up: BTreeSet<usize>,
+    give_up: Arc<Notify>,
+    given_up: bool,
+    /// When an answer came last.
+    heard_at: Instant,
+    /// When the youngest request that was answered had been sent.
+    answered_sent_at: Instant,
+    task: AbortHandle,
+}
+
+/// What a request carries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Carried {
+    pub(crate) lane: usize,
+    pub(crate) batch: u64,
+    pub(crate) sent_at: Instant,
+}
+
+/// What a stream reports.
+#[derive(Debug)]
+pub(crate) struct StreamEvent {
+    pub(crate) address: String,
+    pub(crate) number: u64,
+    pub(crate) what: StreamNews,
+}
+
+#[derive(Debug)]
+pub(crate) enum StreamNews {
+    Answer(AppendStreamResponse),
+    /// The last event: nothing more comes.
+    Ended(CallError),
+}
+
+impl AppendStream {
+    /// Opens a stream to `address`; its events go to `events`.
+    pub(crate) fn open<E>(
+        shared: Arc<Shared>,
+        address: String,
+        number: u64,
+        events: mpsc::Sender<E>,
+        tasks: &mut JoinSet<()>,
+    ) -> AppendStream
+    where
+        E: From<StreamEvent> + Send + 'static,
+    {
+        let (requests, receiver) = mpsc::channel(UNANSWERED_MAX);
+        let give_up = Arc::new(Notify::new());
+        let told = Arc::clone(&give_up);
+        let line = Line { shared, address, number, events };
+        let task = tasks.spawn(async move {
+            let why = line.converse(receiver, &told).await;
+            line.report(StreamNews::Ended(why)).await;
+        });
+        AppendStream {
+            number,
+            requests,
+            unanswered: BTreeMap::new(),
+            held_up: BTreeSet::new(),
+            give_up,
+            given_up: false,
+            heard_at: Instant::now(),
+            answered_sent_at: Instant::now(),
+            task,
+        }
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.unanswered.len() < UNANSWERED_MAX
+    }
+
+    /// Sends a request. A stream that has ended takes it in silence: its end is reported, and all
+    /// that is unanswered then counts as sent.
+    pub(crate) fn send(&mut self, request: AppendStreamRequest, carried: Carried) {
+        assert!(self.has_room(), "the sender asks first");
+        self.unanswered.insert(request.request_id, carried);
+        // Never full: the channel holds as many as may be unanswered.
+        let _ = self.requests.try_send(request);
+    }
+
+    /// Takes the request that was answered; `None`: there is no such request.
+    pub(crate) fn answered(&mut self, request: u64, now: Instant) -> Option<Carried> {
+        self.heard_at = now;
+        let carried = self.unanswered.remove(&request)?;
+        self.answered_sent_at = self.answered_sent_at.max(carried.sent_at);
+        Some(carried)
+    }
+
+    /// When the stream counts as stuck if nothing is heard until then. `None`: nothing is owed.
+    ///
+    /// A node that answers something is slow and not stuck, because requests may wait long in a
+    /// full stream. But it takes them in order, and answers each within `timeout` of taking it: if
+    /// one is answered that was sent so much later than the oldest, the oldest is lost.
+    pub(crate) fn stuck_at(&self, timeout: Duration) -> Option<Instant> {
+        let oldest = self.unanswered.values().next().filter(|_| !self.given_up)?;
+        let lost_at = oldest.sent_at + timeout;
+        if self.answered_sent_at >= lost_at {
+            return Some(lost_at);
+        }
+        Some(oldest.sent_at.max(self.heard_at) + timeout)
+    }
+
+    /// The node does not answer any more: end the stream, which is then reported.
+    pub(crate) fn give_up(&mut self) {
+        self.given_up = true;
+        self.give_up.notify_one();
+    }
+}
+
+impl Drop for AppendStream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task's end of a stream.
+struct Line<E> {
+    shared: Arc<Shared>,
+    address: String,
+    number: u64,
+    events: mpsc::Sender<E>,
+}
+
+impl<E: From<StreamEvent>> Line<E> {
+    /// Runs the stream until it ends, and says why it did.
+    async fn converse(
+        &self,
+        requests: mpsc::Receiver<AppendStreamRequest>,
+        give_up: &Notify,
+    ) -> CallError {
+        let connection = match self.shared.connection(&self.address).await {
+            Ok(connection) => connection,
+            Err(error) => return error,
+        };
+        let why = tokio::select! {
+            biased;
+            () = give_up.notified() => {
+                CallError::deadline_passed(&self.address, self.shared.config.request_timeout)
+            }
+            why = self.pass_answers(&connection, requests) => why,
+        };
+        if why.is_about_the_connection() {
+            self.shared.on_broken(&self.address, &connection);
+        }
+        why
+    }
+
+    async fn pass_answers(
+        &self,
+        connection: &Connection,
+        requests: mpsc::Receiver<AppendStreamRequest>,
+    ) -> CallError {
+        let mut log = log_client(connection.channel.clone());
+        let opened = log.append_stream(ReceiverStream::new(requests)).await;
+        let mut answers = match opened {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return ended_by(&self.address, &status),
+        };
+        loop {
+            match answers.message().await {
+                Ok(Some(answer)) => self.report(StreamNews::Answer(answer)).await,
+                Ok(None) => {
+                    let message = format!("{}: the node ended the stream", self.address);
+                    return CallError::local(Code::ConnectionLost, message);
+                }
+                Err(status) => return ended_by(&self.address, &status),
+            }
+        }
+    }
+
+    async fn report(&self, what: StreamNews) {
+        let event = StreamEvent { address: self.address.clone(), number: self.number, what };
+        // A sender that is gone has aborted this task.
+        let _ = self.events.send(event.into()).await;
+    }
+}
+
+/// What ended the stream. However definite a node is about that, it says nothing about the
+/// requests that it has taken out of the stream before.
+fn ended_by(address: &str, status: &tonic::Status) -> CallError {
+    let error = CallError::of_status(address, status);
+    match error.code {
+        Code::Unreachable => error,
+        _ => CallError { outcome: Outcome::Unknown, ..error },
+    }
+}
