@@ -275,3 +275,7 @@ impl Leader {
 fn index_of(partition: u32) -> Option<usize> {
     usize::try_from(partition).ok()
 }
+
+#[cfg(test)]
+#[path = "routing_tests.rs"]
+mod tests;

@@ -272,14 +272,16 @@ async fn a_full_buffer_holds_the_sender_up_until_there_is_room() {
         producer.send(record(&"x".repeat(80))).await,
         producer.send(record(&"y".repeat(80))).await,
     ];
-    let third = tokio::spawn({
-        let producer = producer.clone();
-        async move { producer.send(record(&"z".repeat(80))).await }
-    });
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(!third.is_finished(), "the buffer is full");
-    cluster.elect(Some(1));
-    deliveries.push(third.await.unwrap());
+    let begun = Instant::now();
+    let ((), third) = tokio::join!(
+        async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            cluster.elect(Some(1));
+        },
+        producer.send(record(&"z".repeat(80))),
+    );
+    assert!(begun.elapsed() >= Duration::from_secs(5), "the buffer is full");
+    deliveries.push(third);
     for delivery in deliveries {
         delivery.await.unwrap();
     }
