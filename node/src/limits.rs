@@ -71,9 +71,9 @@ pub const ERROR_MESSAGE_BYTES_MAX: usize = 1_000;
 /// Time for a call that names none of its own. Below the 5 s for which the client library waits,
 /// so that it is told why.
 pub const CALL_WITHIN: Duration = Duration::from_secs(4);
-/// How long describing a topic waits for the newest metadata, before it answers with what this
-/// node knows: clients look for new leaders this way, just when nobody may lead the metadata.
-pub const METADATA_FRESH_WITHIN: Duration = Duration::from_millis(300);
+/// How long describing a topic waits for the newest metadata before it answers with what this
+/// node knows. A healthy leader needs a few milliseconds; a failover must not wait for this.
+pub const METADATA_FRESH_WITHIN: Duration = Duration::from_millis(100);
 /// How often creating a topic looks whether its partitions have leaders.
 pub const LEADERS_POLL: Duration = Duration::from_millis(20);
 /// How often a bounded follow looks again whether the replica is fresh enough, at most.

@@ -40,6 +40,7 @@ use self::groups::GroupsService;
 use self::log::LogService;
 use self::serving::Serving;
 use self::status::Refusal;
+use crate::env::Clock;
 use crate::formation::Formation;
 use crate::limits;
 use crate::member::{Ground, Member};
@@ -55,6 +56,11 @@ pub(crate) struct Door {
 impl Door {
     pub(crate) fn new(ground: Ground, formation: Arc<Formation>) -> Self {
         Self { ground, formation, streams: Arc::new(Semaphore::new(limits::STREAMS_OPEN_MAX)) }
+    }
+
+    /// The node's wall clock.
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        self.ground.clock.clone()
     }
 
     /// The member that answers; none on a fresh node, or on one that stops.

@@ -1,5 +1,7 @@
 //! Making, describing, changing and deleting topics.
 
+use std::time::Duration;
+
 use futures::FutureExt as _;
 use node_core::ids::{GroupId, TopicId, TopicName};
 use node_core::metadata::{
@@ -96,21 +98,18 @@ pub(super) async fn describe(
     let member = door.member()?;
     let name = convert::topic_name(&request.topic)?;
     let now = Instant::now();
-    let fresh = route::fresh_metadata(&member, now + limits::METADATA_FRESH_WITHIN).await;
-    let topic = match fresh {
-        Ok(metadata) => describe_in(&member, &metadata, &name),
-        // Nobody may lead the metadata just now. What this node has of the topic is mostly true,
-        // and enough for finding its leaders.
-        Err(_) => match describe_in(&member, &member.metadata(), &name) {
-            Ok(topic) => Ok(topic),
-            Err(_) => {
-                let deadline = now + limits::CALL_WITHIN;
-                let metadata = route::fresh_metadata(&member, deadline).await?;
-                describe_in(&member, &metadata, &name)
-            }
-        },
+    // Clients look for new leaders this way, just when the metadata may have lost theirs. What this
+    // node has of the topic is then enough; only that there is no such topic it can't know.
+    let led = member.leader_of(GroupId::METADATA);
+    let led = led.is_some_and(|(place, _)| member.liveness().is_alive(place.node));
+    let patience = if led { limits::METADATA_FRESH_WITHIN } else { Duration::ZERO };
+    let metadata = match route::fresh_metadata(&member, now + patience).await {
+        Ok(fresh) => fresh,
+        Err(_) if member.metadata().topics().contains_key(&name) => member.metadata(),
+        Err(_) => route::fresh_metadata(&member, now + limits::CALL_WITHIN).await?,
     };
-    Ok(v1::DescribeTopicResponse { topic: Some(topic?) })
+    let topic = describe_in(&member, &metadata, &name)?;
+    Ok(v1::DescribeTopicResponse { topic: Some(topic) })
 }
 
 fn describe_in(
