@@ -129,7 +129,9 @@ impl Liveness {
                     pulse.set_timers(true);
                     tracing::info!(group = %pulse.raft().group(), rank, "taking over");
                     self.metrics.raft.elections.inc();
-                    pulse.raft().take_over().await;
+                    // On its own: it may wait for this replica's log to be flushed.
+                    let raft = pulse.raft().clone();
+                    crate::env::spawn(async move { raft.take_over().await });
                 }
             }
             // Its node can't be reached from here, but others reach it: wait for word of it.

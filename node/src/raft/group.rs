@@ -383,9 +383,17 @@ impl RaftGroup {
             let vote = metrics.vote;
             vote.committed.then(|| TransferLeaderRequest::new(vote, self.replica.0, None))
         };
-        match request {
-            Some(request) => drop(self.raft.handle_transfer_leader(request).await),
-            None => drop(self.raft.trigger().elect(false).await),
+        let handed = match request {
+            Some(request) => self.raft.handle_transfer_leader(request).await,
+            None => return drop(self.raft.trigger().elect(false).await),
+        };
+        match handed {
+            Ok(Ok(())) => {}
+            Ok(Err(refused)) => {
+                tracing::info!(group = %self.group, %refused, "takes over by an election");
+                drop(self.raft.trigger().elect(false).await);
+            }
+            Err(fatal) => tracing::warn!(group = %self.group, %fatal, "can't take over"),
         }
     }
 
