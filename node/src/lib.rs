@@ -13,6 +13,7 @@ pub mod storage;
 pub mod telemetry;
 pub mod version;
 
+mod date_header;
 mod edge;
 mod formation;
 mod linearize;

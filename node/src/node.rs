@@ -197,12 +197,14 @@ fn open_disk(config: &NodeConfig, env: &Env) -> Result<(Arc<dyn Engine>, LogWrit
 /// Serves every call of clients and nodes on one port, until the node stops.
 fn serve(listener: Listener, door: Door, formation: &Arc<Formation>, stop: CancellationToken) {
     let (peer, raft) = PeerServer::services(formation);
+    let clock = door.clock();
     let routes = edge::services(door).add_service(peer).add_service(raft);
     let server = tonic::transport::Server::builder()
         .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::PEER_CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_ANSWER_MAX))
+        .layer(crate::date_header::layer(clock))
         .add_routes(routes);
     let ended = stop.clone();
     let incoming = listener.incoming.filter_map(move |socket| {
