@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds librocksdb.a once for every cargo profile and writes .cargo/rocksdb.toml, which makes cargo
-# link it. The reasons are in docs/adr/0004-storage-engine-build.md.
+# link it. The reasons are in docs/adr/0006-building-rocksdb.md.
 #
 # The sources are those of the locked librocksdb-sys crate, so that the library always fits the
 # bindings. They are compiled as a few unity units (RocksDB supports that), optimised, with the

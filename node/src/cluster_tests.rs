@@ -1,6 +1,8 @@
 //! Whole nodes in one process, on real disks and loopback sockets: what must hold from the first
 //! day on. Clients and faults are the business of `jepsen-style-tests`.
 
+mod damage;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,7 +153,7 @@ async fn append(nodes: &[Running], name: &str, number: u32, value: &str) -> u64 
         let leading = leader(nodes, name, number).await;
         let partition = partition_of(leading, name, number)?;
         let new = NewAppend { batch: batch(value), expect_end_offset: None, deadline: soon(5) };
-        partition.append(new).await.ok()?.base_offset
+        partition.enqueue(new).await.ok()?.answer().await.ok()?.base_offset
     })
     .await
 }

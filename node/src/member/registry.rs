@@ -114,8 +114,17 @@ impl Registry {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Makes a replica that this disk does not have yet: first its record, then the replica.
+    /// Makes a replica that this disk does not have yet: first its record, then the replica. One
+    /// that it has, and that could not be opened, is opened as it is: its vote and its entries
+    /// count in its group, so they are never made anew.
     pub(super) async fn create(&self, hosted: Hosted) -> Result<Arc<Replica>, OpenFailure> {
+        if let Some(known) = manifest::get(&*self.groups.engine, hosted.group)? {
+            let known = Hosted::of_manifest(&known)
+                .map_err(|error| record(hosted.group, &error.to_string()))?;
+            if known.replica == hosted.replica {
+                return self.open(known).await;
+            }
+        }
         let mut batch = WriteBatch::new();
         // What an earlier replica of the group may have left must not be taken for this one's.
         keys::delete_group(&mut batch, hosted.group);
@@ -139,7 +148,7 @@ impl Registry {
 
     async fn open_partition(&self, hosted: Hosted) -> Result<Replica, OpenFailure> {
         let group = hosted.group;
-        let HostedKind::Partition { topic, number, config, .. } = hosted.kind.clone() else {
+        let HostedKind::Partition { topic, config, .. } = hosted.kind.clone() else {
             return Err(record(group, "it is not of a partition"));
         };
         let log = open_log(&self.groups, group, false).await?;
@@ -150,7 +159,6 @@ impl Registry {
         let pulse = self.liveness.watch_group(raft.clone());
         let partition = Arc::new(Partition::new(PartitionParts {
             topic,
-            number,
             config,
             context: self.partitions.clone(),
             raft: raft.clone(),

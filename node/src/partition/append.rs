@@ -143,12 +143,6 @@ impl Partition {
         }
     }
 
-    /// Appends one batch and waits until a majority has it on stable storage.
-    pub(crate) async fn append(&self, append: NewAppend) -> Answer {
-        let appended = self.enqueue(append).await?.answer().await?;
-        Ok(self.place_of(appended))
-    }
-
     /// Fills in when and under whom a retry's first copy was appended.
     pub(crate) fn place_of(&self, mut appended: Appended) -> Appended {
         if appended.duplicate

@@ -94,8 +94,7 @@ impl PartitionMachine {
             start_moved: Notify::new(),
         });
         shared.index.stored(state.next_offset());
-        let mut changed = Changed::default();
-        changed.ladder = state.applied().is_none();
+        let changed = Changed { ladder: state.applied().is_none(), ..Changed::default() };
         Ok((Self { group, engine, state, shared: shared.clone(), changed }, shared))
     }
 

@@ -44,7 +44,6 @@ pub(crate) struct PartitionContext {
 /// One partition's replica.
 pub(crate) struct Partition {
     pub(crate) topic: TopicName,
-    pub(crate) number: u32,
     context: Arc<PartitionContext>,
     raft: Arc<RaftGroup>,
     shared: Arc<PartitionShared>,
@@ -56,7 +55,6 @@ pub(crate) struct Partition {
 /// What makes a partition replica.
 pub(crate) struct PartitionParts {
     pub(crate) topic: TopicName,
-    pub(crate) number: u32,
     pub(crate) config: TopicConfig,
     pub(crate) context: Arc<PartitionContext>,
     pub(crate) raft: Arc<RaftGroup>,
@@ -66,11 +64,11 @@ pub(crate) struct PartitionParts {
 
 impl Partition {
     pub(crate) fn new(parts: PartitionParts) -> Self {
-        let PartitionParts { topic, number, config, context, raft, shared, pulse } = parts;
+        let PartitionParts { topic, config, context, raft, shared, pulse } = parts;
         let reader = BatchReader { log: raft.log().clone(), index: shared.index.clone() };
         let appender = Appender::start(raft.clone(), shared.clone(), context.clone(), pulse);
         let config = watch::Sender::new(config);
-        Self { topic, number, context, raft, shared, reader, appender, config }
+        Self { topic, context, raft, shared, reader, appender, config }
     }
 
     pub(crate) fn group(&self) -> GroupId {

@@ -67,10 +67,6 @@ pub(crate) struct GroupStatus {
     /// The vote is for a leader that a majority elected.
     pub(crate) vote_committed: bool,
     pub(crate) last_index: Option<u64>,
-    pub(crate) committed_index: Option<u64>,
-    pub(crate) applied_index: Option<u64>,
-    /// Age of the last proof of leadership; `None` on followers and before the first.
-    pub(crate) quorum_age: Option<Duration>,
     pub(crate) voters: BTreeSet<ReplicaId>,
     pub(crate) members: BTreeMap<ReplicaId, NodeUuid>,
     /// Two configurations are in force: a change of members is under way.
@@ -347,9 +343,6 @@ impl RaftGroup {
             leader,
             vote_committed: metrics.vote.committed,
             last_index: metrics.last_log_index,
-            committed_index: metrics.local_committed.map(|id| id.index()),
-            applied_index: metrics.last_applied.map(|id| id.index()),
-            quorum_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
             voters: membership.voter_ids().map(ReplicaId).collect(),
             joint: membership.get_joint_config().len() > 1,
             members_settled: committed_members == metrics.membership_config.log_id(),

@@ -16,9 +16,8 @@ mod tail;
 mod types;
 mod wire;
 
-pub(crate) use group::{Brief, GroupStatus, Place, Proposed, RaftFailure, RaftGroup, Role};
-pub(crate) use log_store::{EntrySource, GroupLog, LogCommandBytes, LogParts};
-pub(crate) use machine::MachineKind;
+pub(crate) use group::{Brief, GroupStatus, Place, RaftFailure, RaftGroup, Role};
+pub(crate) use log_store::{EntrySource, GroupLog, LogCommandBytes};
 pub(crate) use open::{GroupContext, RaftTiming, open_log, open_partition, open_table};
 pub(crate) use serve::{Refusal, entry_for_repair};
 pub(crate) use types::{Applied, ReplicaNode};
