@@ -42,6 +42,8 @@ pub(crate) enum FormationFailure {
         "{address} belongs to cluster {cluster} already; start a fresh node with --join instead"
     )]
     OtherCluster { address: String, cluster: ClusterId },
+    #[error("cluster {cluster} is formed already, without {address}; start that node with --join")]
+    AlreadyFormed { cluster: ClusterId, address: String },
     #[error("node id {label} is held by a live node; choose another --node-id")]
     LabelTaken { label: u64 },
     #[error("this node was replaced by another; start it with an empty data directory")]
@@ -128,7 +130,17 @@ impl Formation {
         if let Some(member) = self.member()
             && member.metadata().cluster_id().is_some()
         {
-            return Ok(member.cluster_id());
+            let metadata = member.metadata();
+            let known = |address: &&String| {
+                metadata.members().any(|(_, node)| node.address.as_str() == address.as_str())
+            };
+            return match addresses.iter().find(|address| !known(address)) {
+                None => Ok(member.cluster_id()),
+                Some(address) => Err(FormationFailure::AlreadyFormed {
+                    cluster: member.cluster_id(),
+                    address: address.clone(),
+                }),
+            };
         }
         let (founders, cluster) = self.ask_all(addresses).await?;
         let cluster = cluster.unwrap_or_else(|| ClusterId(crate::env::random_uuid()));
@@ -236,7 +248,11 @@ impl Formation {
     }
 
     /// Asks the configured nodes to take this one in, until one does or it is adopted otherwise.
+    /// A node that belongs to a cluster already makes sure that it is theirs.
     pub(crate) async fn join(&self) -> Result<(), FormationFailure> {
+        if let Some(member) = self.member() {
+            return self.check_join(member.cluster_id()).await;
+        }
         while self.member().is_none() {
             for address in &self.ground.config.join {
                 match self.join_at(&address.to_string()).await {
@@ -249,6 +265,18 @@ impl Formation {
                 }
             }
             tokio::time::sleep(limits::JOIN_RETRY).await;
+        }
+        Ok(())
+    }
+
+    async fn check_join(&self, own: ClusterId) -> Result<(), FormationFailure> {
+        for address in &self.ground.config.join {
+            let link = self.ground.peers.link_to(&address.to_string());
+            let Ok(hello) = link.hello(limits::HELLO_MAX).await else { continue };
+            let theirs = uuid_of(&hello.cluster_id).map(ClusterId);
+            if let Some(expected) = theirs.filter(|theirs| *theirs != own) {
+                return Err(IdentityError::OtherCluster { found: own, expected }.into());
+            }
         }
         Ok(())
     }

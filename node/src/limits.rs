@@ -44,6 +44,13 @@ pub const OPEN_FILES_MAX: u64 = 65_536;
 /// Kubernetes: 30 s).
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
+/// Calls under way when the node stops have so long to be answered.
+pub const CALLS_END_WITHIN: Duration = Duration::from_millis(200);
+/// How often, and how many times, a stopping process looks whether its store is closed: 2 s.
+pub const STORE_CLOSE_POLL: Duration = Duration::from_millis(10);
+/// See [`STORE_CLOSE_POLL`].
+pub const STORE_CLOSE_POLLS: usize = 200;
+
 // Metrics and health over HTTP.
 
 /// Connections served at once; a further one is closed. A scraper uses one or two.

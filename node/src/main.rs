@@ -129,7 +129,9 @@ async fn run(config: NodeConfig) -> anyhow::Result<Ending> {
                 return Ok(Ending::Stopped);
             }
         };
-        Ok(supervise(node.failed(), node.stop(), &mut signals, limits::STOP_WITHIN).await)
+        let ending = supervise(node.failed(), node.stop(), &mut signals, limits::STOP_WITHIN).await;
+        node.close().await;
+        Ok(ending)
     };
     tokio::select! {
         ending = running => ending,

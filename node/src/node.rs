@@ -1,10 +1,9 @@
 //! One node from start to stop: disk, identity, port, then the cluster it belongs to.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::StreamExt;
 use node_core::ids::{NodeLabel, NodeUuid};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
 use crate::edge::{self, Door};
-use crate::env::{Disk, Env, Listener};
-use crate::formation::{Formation, FormationFailure};
+use crate::env::{Disk, Env};
+use crate::formation::Formation;
 use crate::http::Readiness;
 use crate::limits;
 use crate::member::Ground;
 use crate::metrics::Metrics;
-use crate::peer::{PeerServer, Peers};
+use crate::peer::Peers;
 use crate::storage::identity::{ExpectedIdentity, IdentityError, NodeIdentity};
 use crate::storage::log_writer::{LogWriter, SyncDelay};
 use crate::storage::rocks::{RocksEngine, RocksOptions};
@@ -50,6 +49,10 @@ pub enum StartError {
 pub struct Node {
     formation: Arc<Formation>,
     writer: LogWriter,
+    /// Gone when the last task of the node is.
+    store: Weak<dyn Engine>,
+    /// Why the node can't go on, beside its disk.
+    fatal: watch::Sender<Option<String>>,
     stop: CancellationToken,
     readiness: watch::Sender<Readiness>,
 }
@@ -93,8 +96,17 @@ impl Node {
         tracing::info!(node = %ground.me, label = %ground.label, "the store is open");
         let joins = !ground.config.join.is_empty();
         let formation = Formation::new(ground.clone(), identity);
-        serve(listener, Door::new(ground, formation.clone()), &formation, stop.clone());
-        let node = Self { formation: formation.clone(), writer, stop: stop.clone(), readiness };
+        let store = Arc::downgrade(&ground.engine);
+        edge::serve(listener, Door::new(ground, formation.clone()), &formation, stop.clone());
+        let fatal = watch::Sender::new(None);
+        let node = Self {
+            formation: formation.clone(),
+            writer,
+            store,
+            fatal,
+            stop: stop.clone(),
+            readiness,
+        };
         node.readiness.send_replace(Readiness::NotReady("it belongs to no cluster yet".into()));
         if let Err(failure) = formation.resume().await {
             stop.cancel();
@@ -102,7 +114,7 @@ impl Node {
         }
         node.announce_readiness();
         if joins {
-            crate::env::spawn(join(formation, stop));
+            crate::env::spawn(join(formation, node.fatal.clone(), stop));
         }
         Ok(node)
     }
@@ -140,10 +152,16 @@ impl Node {
         });
     }
 
-    /// Resolves when the node can't go on: a write or sync of its disk failed. The process should
-    /// end; nothing is retried on a disk that said no.
+    /// Resolves when the node can't go on: a write or sync of its disk failed, or the nodes it was
+    /// told to join are another cluster's. The process should end; nothing is retried on a disk
+    /// that said no.
     pub async fn failed(&self) -> String {
-        self.writer.failed().await.to_string()
+        let mut fatal = self.fatal.subscribe();
+        tokio::select! {
+            biased;
+            failure = self.writer.failed() => failure.to_string(),
+            Ok(reason) = fatal.wait_for(Option::is_some) => reason.clone().unwrap_or_default(),
+        }
     }
 
     /// Hands its leaderships over, then stops. Takes at most about half of
@@ -158,16 +176,34 @@ impl Node {
         self.stop.cancel();
         self.writer.clone().close().await;
     }
+
+    /// Lets go of everything and waits, at most a moment, until the store is closed: RocksDB's
+    /// threads must not outlive the process's statics.
+    pub async fn close(self) {
+        let store = self.store.clone();
+        drop(self);
+        for _ in 0..limits::STORE_CLOSE_POLLS {
+            if store.strong_count() == 0 {
+                return;
+            }
+            tokio::time::sleep(limits::STORE_CLOSE_POLL).await;
+        }
+        tracing::debug!("the store is still in use");
+    }
 }
 
-async fn join(formation: Arc<Formation>, stop: CancellationToken) {
+async fn join(
+    formation: Arc<Formation>,
+    fatal: watch::Sender<Option<String>>,
+    stop: CancellationToken,
+) {
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
         joined = formation.join() => {
             if let Err(failure) = joined {
-                let failure: FormationFailure = failure;
                 tracing::error!(%failure, "this node could not join");
+                fatal.send_replace(Some(failure.to_string()));
             }
         }
     }
@@ -192,44 +228,4 @@ fn open_disk(config: &NodeConfig, env: &Env) -> Result<(Arc<dyn Engine>, LogWrit
             Ok((engine, writer))
         }
     }
-}
-
-/// Serves every call of clients and nodes on one port, until the node stops.
-fn serve(listener: Listener, door: Door, formation: &Arc<Formation>, stop: CancellationToken) {
-    let (peer, raft) = PeerServer::services(formation);
-    let clock = door.clock();
-    let routes = edge::services(door).add_service(peer).add_service(raft);
-    let server = tonic::transport::Server::builder()
-        .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::PEER_CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(limits::KEEP_ALIVE_ANSWER_MAX))
-        .layer(crate::date_header::layer(clock))
-        .add_routes(routes);
-    let ended = stop.clone();
-    let incoming = listener.incoming.filter_map(move |socket| {
-        let ended = ended.clone();
-        async move {
-            match socket {
-                Ok(socket) => Some(Ok::<_, io::Error>(socket.until(&ended))),
-                Err(error) => {
-                    tracing::debug!(%error, "a connection was not accepted");
-                    None
-                }
-            }
-        }
-    });
-    crate::env::spawn(async move {
-        let incoming = Box::pin(incoming);
-        tokio::select! {
-            biased;
-            // Streams of clients may never end by themselves: a stop cuts them off.
-            () = stop.cancelled() => {}
-            served = server.serve_with_incoming(incoming) => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "the port is not served any more");
-                }
-            }
-        }
-    });
 }

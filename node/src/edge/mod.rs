@@ -20,6 +20,7 @@ mod groups;
 mod log;
 mod read;
 mod route;
+mod serve;
 mod serving;
 mod status;
 
@@ -38,6 +39,7 @@ use self::admin::AdminService;
 use self::admission::Admission;
 use self::groups::GroupsService;
 use self::log::LogService;
+pub(crate) use self::serve::serve;
 use self::serving::Serving;
 use self::status::Refusal;
 use crate::env::Clock;
@@ -92,7 +94,7 @@ impl Door {
 }
 
 /// Everything that clients may call.
-pub(crate) fn services(door: Door) -> Routes {
+pub(super) fn services(door: Door) -> Routes {
     let door = Arc::new(door);
     let admission = Admission::new(limits::CALLS_AT_ONCE_MAX);
     let log = LogServer::new(LogService(door.clone()))

@@ -400,7 +400,7 @@ impl Refusal {
             | FormationFailure::Malformed(_) => Self::invalid(message),
             // Some of the nodes may have adopted the cluster; a repeat goes on with it.
             FormationFailure::Unreachable { .. } => Self::open(ErrorCode::TimedOut, message),
-            FormationFailure::OtherCluster { .. } => {
+            FormationFailure::OtherCluster { .. } | FormationFailure::AlreadyFormed { .. } => {
                 Self::new(ErrorCode::AlreadyInitialized, message)
             }
             FormationFailure::WasReplaced => Self::new(ErrorCode::WrongCluster, message),

@@ -68,17 +68,19 @@ impl Member {
 
     /// Where this node leads a coordinator: forgets the offsets of topics that are no more, so that
     /// a new topic of the same name does not begin with them.
-    pub(super) async fn forget_deleted_topics(&self, replica: &Replica, metadata: &MetadataState) {
+    pub(super) async fn forget_deleted_topics(&self, replica: &Replica) {
         let Some(table) = replica.groups() else { return };
-        let gone: BTreeSet<TopicName> = {
-            let table = table.read();
-            let groups = table.group_names().filter_map(|group| table.offsets(group));
-            let topics = groups.flat_map(|offsets| offsets.keys().map(|(topic, _)| topic));
-            topics.filter(|topic| !metadata.topics().contains_key(*topic)).cloned().collect()
-        };
+        let deadline = Instant::now() + limits::PROPOSAL_MAX;
+        let known = self.metadata();
+        let mut gone = topics_not_in(&known, &table.read());
+        if gone.is_empty() {
+            return;
+        }
+        // AFTER the table was looked at: metadata that lags must not make a new topic look deleted.
+        let Ok(fresh) = self.fresh_metadata(deadline).await else { return };
+        gone.retain(|topic| !fresh.topics().contains_key(topic));
         for topic in gone {
             let command = GroupCommand::ForgetTopic { topic }.encode();
-            let deadline = Instant::now() + limits::PROPOSAL_MAX;
             if let Err(failure) = replica.raft().execute(command, deadline).await {
                 tracing::debug!(%failure, "offsets of a deleted topic stay for now");
             }
@@ -99,4 +101,10 @@ impl Member {
         let looked = look(&table.read());
         Ok(looked)
     }
+}
+
+fn topics_not_in(metadata: &MetadataState, table: &GroupTable) -> BTreeSet<TopicName> {
+    let groups = table.group_names().filter_map(|group| table.offsets(group));
+    let topics = groups.flat_map(|offsets| offsets.keys().map(|(topic, _)| topic));
+    topics.filter(|topic| !metadata.topics().contains_key(*topic)).cloned().collect()
 }

@@ -66,8 +66,10 @@ impl Member {
         let request = pb::ProposeMetadataRequest { cluster_id, command: command.clone() };
         let left = deadline.saturating_duration_since(Instant::now());
         match link.propose_metadata(request, left).await {
-            Ok(response) => MetadataOutcome::decode(response.outcome)
-                .map_err(|error| RaftFailure::Stopped(error.to_string())),
+            // A newer leader may answer what this version can't read: it is done all the same.
+            Ok(response) => {
+                MetadataOutcome::decode(response.outcome).map_err(|_| RaftFailure::OutcomeUnknown)
+            }
             Err(PeerError::Refused { code: tonic_code, .. })
                 if tonic_code == crate::peer::NOT_LEADER =>
             {

@@ -54,7 +54,7 @@ impl Member {
                 && replica.raft().brief().role == Role::Leader
             {
                 self.lead_to(&metadata, &replica, record).await;
-                self.forget_deleted_topics(&replica, &metadata).await;
+                self.forget_deleted_topics(&replica).await;
             }
             self.refresh_config(&metadata, &replica);
         }

@@ -67,7 +67,9 @@ impl Partition {
                     return Err(fault.into());
                 }
             };
-            let enough = !run.bytes.is_empty() && run.bytes.len() >= query.bytes_min;
+            // What is cut by `bytes_max` will not grow by waiting.
+            let cut = run.next_offset < view.high_watermark;
+            let enough = !run.bytes.is_empty() && (cut || run.bytes.len() >= query.bytes_min);
             if enough || Instant::now() >= query.wait_until {
                 return Ok(Fetched {
                     record_set: run.bytes,
