@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 
 use crate::client::Shared;
 use crate::connections::Connection;
-use crate::error::CallError;
+use crate::error::{CallError, ErrorCode};
 use crate::retry::{Attempts, Next};
 
 /// What a call is about, and so which node can answer it.
@@ -62,10 +62,19 @@ impl Shared {
         R: Future<Output = Result<Response<T>, Status>>,
     {
         let mut attempts = Attempts::new(self.backoff(), patience.deadline, patience.repeatable);
+        let mut strangers = 0;
         loop {
             let error = match self.attempt(target, patience, &request).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if patience.once => return Err(error),
+                // A node may not have joined yet; that no cluster is there all must say.
+                Err(error) if error.is(ErrorCode::NotInitialized) => {
+                    strangers += 1;
+                    if strangers < self.routing().nodes_count() {
+                        continue;
+                    }
+                    error
+                }
                 Err(error) => error,
             };
             match self.after_failure(&mut attempts, error) {
@@ -119,6 +128,9 @@ impl Shared {
         };
         match &answer {
             Err(error) if error.is_about_the_connection() => self.on_broken(address, &connection),
+            Err(error) if error.is(ErrorCode::NotInitialized) => {
+                self.routing().on_unreachable(address, Instant::now());
+            }
             Ok(_) | Err(_) => self.routing().on_reachable(address),
         }
         answer

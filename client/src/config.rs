@@ -33,7 +33,7 @@ pub struct ClientConfig {
     /// Waits between the attempts of a call.
     pub backoff: Backoff,
     /// A connection on which calls wait is probed after so long a silence, and given up if the
-    /// probe stays unanswered as long again. Default: 1 s.
+    /// probe stays unanswered as long again. Default: 2 s: two busy processors delay a probe.
     pub keep_alive: Duration,
     /// Opens connections in place of TCP. For simulations and tests.
     pub connector: Option<Connector>,
@@ -61,7 +61,7 @@ impl Default for ClientConfig {
             retry_timeout: Duration::from_secs(30),
             metadata_timeout: Duration::from_secs(1),
             backoff: Backoff::default(),
-            keep_alive: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(2),
             connector: None,
             seed: None,
             clock: None,
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_once_a_node_is_named() {
         assert!(ClientConfig::default().validate().is_err());
-        assert_eq!(ClientConfig::new(["127.0.0.1:9001"]).validate(), Ok(()));
+        assert_eq!(ClientConfig::new(["127.0.0.1:9400"]).validate(), Ok(()));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! use quipu_client::{Client, ClientConfig, ProduceRecord, ProducerConfig};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::connect(ClientConfig::new(["localhost:9001"])).await?;
+//! let client = Client::connect(ClientConfig::new(["localhost:9400"])).await?;
 //! let producer = client.producer(ProducerConfig::default())?;
 //! let delivery = producer.send(ProduceRecord::keyed("orders", "order-7", "placed")).await;
 //! println!("appended at {:?}", delivery.await?.offset);

@@ -199,17 +199,27 @@ impl Routing {
 
     /// All addresses worth asking, the best first; the next call begins with the next one.
     pub(crate) fn nodes_in_turn(&mut self, now: Instant) -> Vec<String> {
+        let mut all = self.all_nodes();
+        let first = self.turn % all.len();
+        self.turn = self.turn.wrapping_add(1);
+        all.rotate_left(first);
+        // Stable: those that may be asked keep their turn.
+        all.sort_by_key(|address| self.avoided.get(address).is_some_and(|until| *until > now));
+        all
+    }
+
+    /// How many addresses there are to ask; at least one.
+    pub(crate) fn nodes_count(&self) -> usize {
+        self.all_nodes().len()
+    }
+
+    fn all_nodes(&self) -> Vec<String> {
         let mut all: Vec<String> = self.nodes.values().cloned().collect();
         for seed in &self.seeds {
             if !all.contains(seed) {
                 all.push(seed.clone());
             }
         }
-        let first = self.turn % all.len();
-        self.turn = self.turn.wrapping_add(1);
-        all.rotate_left(first);
-        // Stable: those that may be asked keep their turn.
-        all.sort_by_key(|address| self.avoided.get(address).is_some_and(|until| *until > now));
         all
     }
 

@@ -34,8 +34,8 @@ pub(crate) struct AppendStream {
     given_up: bool,
     /// When an answer came last.
     heard_at: Instant,
-    /// When the youngest request that was answered had been sent.
-    answered_sent_at: Instant,
+    /// When a younger request than the oldest one was first answered.
+    overtaken_at: Option<Instant>,
     task: AbortHandle,
 }
 
@@ -90,7 +90,7 @@ impl AppendStream {
             give_up,
             given_up: false,
             heard_at: Instant::now(),
-            answered_sent_at: Instant::now(),
+            overtaken_at: None,
             task,
         }
     }
@@ -111,23 +111,25 @@ impl AppendStream {
     /// Takes the request that was answered; `None`: there is no such request.
     pub(crate) fn answered(&mut self, request: u64, now: Instant) -> Option<Carried> {
         self.heard_at = now;
+        let is_oldest = self.unanswered.keys().next() == Some(&request);
         let carried = self.unanswered.remove(&request)?;
-        self.answered_sent_at = self.answered_sent_at.max(carried.sent_at);
+        if is_oldest {
+            self.overtaken_at = None;
+        } else {
+            self.overtaken_at.get_or_insert(now);
+        }
         Some(carried)
     }
 
     /// When the stream counts as stuck if nothing is heard until then. `None`: nothing is owed.
     ///
     /// A node that answers something is slow and not stuck, because requests may wait long in a
-    /// full stream. But it takes them in order, and answers each within `timeout` of taking it: if
-    /// one is answered that was sent so much later than the oldest, the oldest is lost.
+    /// full stream. But it takes them in order, and answers each within `timeout` of taking it: so
+    /// long after a younger one was answered, the oldest is lost.
     pub(crate) fn stuck_at(&self, timeout: Duration) -> Option<Instant> {
         let oldest = self.unanswered.values().next().filter(|_| !self.given_up)?;
-        let lost_at = oldest.sent_at + timeout;
-        if self.answered_sent_at >= lost_at {
-            return Some(lost_at);
-        }
-        Some(oldest.sent_at.max(self.heard_at) + timeout)
+        let since = self.overtaken_at.unwrap_or(oldest.sent_at.max(self.heard_at));
+        Some(since + timeout)
     }
 
     /// The node does not answer any more: end the stream, which is then reported.

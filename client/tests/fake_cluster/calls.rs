@@ -194,6 +194,21 @@ async fn a_topic_is_unknown_only_if_every_node_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_has_not_joined_is_passed_over_but_a_cluster_that_is_not_there_is_told() {
+    let cluster = FakeCluster::start(1);
+    let client = cluster.client().await;
+    cluster.state().strangers.extend([1, 3]);
+    for _ in 0..3 {
+        client.new_producer().await.unwrap();
+    }
+    cluster.state().strangers.insert(2);
+    let begun = Instant::now();
+    let error = client.new_producer().await.unwrap_err();
+    assert!(error.is(ErrorCode::NotInitialized), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_partition_that_is_not_there_is_refused_without_sending() {
     let cluster = FakeCluster::start(2);
     let client = cluster.client().await;

@@ -175,7 +175,30 @@ async fn a_silent_leader_is_left_within_seconds() {
     cluster.elect(Some(2));
     let begun = Instant::now();
     producer.send(record("b")).await.await.unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(4500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_lost_while_others_are_answered_is_sent_again() {
+    let cluster = FakeCluster::start(2);
+    let (_client, producer) = producer(&cluster, small_batches()).await;
+    producer.send(record("a")).await.await.unwrap();
+    cluster.decide([Fate::Silent]);
+    let begun = Instant::now();
+    let lost = producer.send(record("b")).await;
+    let others = async {
+        loop {
+            let other = ProduceRecord { partition: Some(1), ..ProduceRecord::new("t", "c") };
+            producer.send(other).await.await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        delivered = lost => assert_eq!(delivered.unwrap().offset, Some(1)),
+        () = others => {}
+    }
+    assert!(begun.elapsed() < Duration::from_secs(7), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

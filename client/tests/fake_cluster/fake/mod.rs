@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) coordinator: u64,
     /// Nodes that know of no topic.
     pub(crate) ignorant: BTreeSet<u64>,
+    /// Nodes that belong to no cluster.
+    pub(crate) strangers: BTreeSet<u64>,
     /// Calls by "node name", in the order they came.
     pub(crate) calls: Vec<String>,
 }

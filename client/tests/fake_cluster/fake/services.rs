@@ -47,6 +47,13 @@ impl Node {
         self.cluster.state().calls.push(format!("{} {name}", self.id));
     }
 
+    fn refuse_strangers(&self) -> Result<(), v1::Error> {
+        match self.cluster.state().strangers.contains(&self.id) {
+            true => Err(final_refusal(ErrorCode::NotInitialized)),
+            false => Ok(()),
+        }
+    }
+
     fn refuse_if_told(&self) -> Result<(), v1::Error> {
         self.cluster.state().refusals.pop_front().map_or(Ok(()), Err)
     }
@@ -122,6 +129,7 @@ impl Node {
     }
 
     fn describe_by_name(&self, name: &str) -> Result<v1::TopicInfo, v1::Error> {
+        self.refuse_strangers()?;
         let state = self.cluster.state();
         let topic = state.topics.get(name).filter(|_| !state.ignorant.contains(&self.id));
         let topic = topic.ok_or(final_refusal(ErrorCode::UnknownTopic))?;
@@ -232,7 +240,7 @@ impl Log for Node {
         _: Request<v1::NewProducerRequest>,
     ) -> Answer<v1::NewProducerResponse> {
         self.note("new_producer");
-        answer(self.refuse_if_told().map(|()| {
+        answer(self.refuse_strangers().and_then(|()| self.refuse_if_told()).map(|()| {
             let mut state = self.cluster.state();
             state.producers_given += 1;
             v1::NewProducerResponse { producer_id: state.producers_given, producer_epoch: 0 }
