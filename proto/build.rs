@@ -1,4 +1,4 @@
-//! Compiles the .proto files with a protobuf compiler written in Rust, so that none need be installed.
+//! Compiles the .proto files, with a protobuf compiler written in Rust: none need be installed.
 
 use prost::Message as _;
 

@@ -1,7 +1,7 @@
 //! How a node comes to belong to a cluster: it forms one with others, or it joins one.
 //!
-//! A fresh node waits. `InitCluster`, sent to one of several fresh nodes, makes them a cluster: that
-//! node asks who the others are, has each of them adopt the cluster's id and the list of members,
+//! A fresh node waits. `InitCluster`, sent to one of several fresh nodes, makes them a cluster:
+//! that node asks who the others are, has each of them adopt the cluster's id and the list of members,
 //! and adopts both itself. Every step may be repeated. A fresh node that was told whom to join
 //! asks those until one takes it in. What a node once adopted it keeps for ever.
 
@@ -331,7 +331,7 @@ impl Formation {
         Ok(true)
     }
 
-    /// Takes a fresh node into the cluster. One that holds the label of a dead node takes its place.
+    /// Takes a fresh node into the cluster. One with the label of a dead node takes its place.
     pub(crate) async fn take_in(
         &self,
         request: &pb::JoinRequest,

@@ -127,6 +127,9 @@ pub const REPLICATE_BYTES_MAX: usize = 1 << 20;
 pub const REPAIR_ROUNDS: usize = 20;
 /// Between two such rounds.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
+/// Entries looked at before a damaged one that is not known to be committed, for a whole one that
+/// shows where this log parts from the others.
+pub const REPAIR_LOOK_BACK_MAX: u64 = 64;
 /// Bytes of entries read ahead of applying them.
 pub const APPLY_BYTES_MAX: usize = 2 << 20;
 /// Entries in one append to a follower.

@@ -1,6 +1,6 @@
 //! What the nodes say of the groups they lead. Pure: time is an argument.
 //!
-//! A claim of a higher term replaces one of a lower; a node that stops claiming a group is believed.
+//! A claim of a higher term replaces one of a lower; a node that stops claiming is believed.
 //! Claims route clients and calls; they decide nothing, so a false one costs a retry.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -160,8 +160,8 @@ fn stopped(error: impl std::fmt::Display) -> RaftFailure {
 
 impl RaftGroup {
     pub(super) async fn open(parts: GroupParts) -> Result<Self, RaftFailure> {
-        let GroupParts { group, replica, config, log, machine, network, applied_end, quorum_fresh } =
-            parts;
+        let GroupParts { group, replica, config, log, machine, network, .. } = parts;
+        let (applied_end, quorum_fresh) = (parts.applied_end, parts.quorum_fresh);
         let store = LogStore(log.clone());
         let raft = Raft::new(replica.0, config, network, store, machine).await.map_err(stopped)?;
         Ok(Self { group, replica, raft, log, applied_end, quorum_fresh })

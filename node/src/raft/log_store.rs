@@ -1,12 +1,15 @@
 //! The log of one group: entries, vote and purge point, kept by the node's one log writer.
 //!
 //! An append goes into a tail in memory, where it can be read at once, and into the writer's
-//! queue; openraft hears when it is on disk. Votes, truncations and appends of all groups go through
-//! the one queue in the order they were decided: their order is what makes them safe.
+//! queue; openraft hears when it is on disk. Votes, truncations and appends of all groups go
+//! through the one queue in the order they were decided: their order is what makes them safe.
 //!
 //! The tail keeps what is not yet on disk or not yet applied, and beyond that the newest entries up
 //! to [`limits::TAIL_BYTES_MAX`], so that consumers at the end and followers that keep up never
 //! read from disk. A damaged entry is fetched again from another replica before openraft sees it.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -77,6 +80,8 @@ impl GroupLog {
         let purged = log.state(keys::last_purged(group))?;
         let purged = purged.map(|bytes| wire::log_id_from_bytes(&bytes)).transpose();
         let purged = purged.map_err(bad)?;
+        // Known BEFORE the last entry is read: it may have to be repaired.
+        log.lock().purged = purged;
         let last = match log.last_index()? {
             Some(index) => Some(log.read_one(index).await?.log_id),
             None => purged,
@@ -84,7 +89,6 @@ impl GroupLog {
         let last = last.max(purged);
         let mut tail = log.lock();
         tail.vote = vote;
-        tail.purged = purged;
         tail.last = last;
         tail.flushed_end = last.map_or(0, |last| last.index() + 1);
         drop(tail);
@@ -224,7 +228,11 @@ impl GroupLog {
     /// Gets a damaged entry again from another replica, and keeps it.
     async fn repair(&self, index: u64) -> io::Result<Entry> {
         self.metrics.repair.corrupt.inc();
-        let Some(stored) = self.repair.fetch(self.group, index).await else {
+        let committed = match self.follows_what_is_committed(index).await? {
+            true => self.repair.fetch(self.group, index).await,
+            false => None,
+        };
+        let Some(stored) = committed else {
             let group = self.group;
             let text = format!("entry {index} of {group} is damaged and no replica could give it");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -236,6 +244,26 @@ impl GroupLog {
         tracing::warn!(group = %self.group, index, "damaged entry repaired from another replica");
         self.metrics.repair.repaired.inc();
         wire::entry_from_stored(index, stored).map_err(bad)
+    }
+
+    /// Whether the committed entry at `index` has its place in this log. What is applied here is
+    /// committed; beyond that this log may be one that a later leader has overruled. Then the last
+    /// whole entry before it must be the committed one: two logs with an entry in common are the
+    /// same up to it (Raft, figure 3: log matching).
+    async fn follows_what_is_committed(&self, index: u64) -> io::Result<bool> {
+        let (applied_end, purged_end) = {
+            let tail = self.lock();
+            (tail.applied_end, tail.purged.map_or(0, |purged| purged.index() + 1))
+        };
+        let known_end = applied_end.max(purged_end);
+        let first = known_end.max(index.saturating_sub(limits::REPAIR_LOOK_BACK_MAX));
+        for before in (first..index).rev() {
+            let Ok(Some(own)) = self.read_whole(before) else { continue };
+            let committed = self.repair.fetch(self.group, before).await;
+            return Ok(committed.is_some_and(|committed| committed.term == own.term));
+        }
+        // All that lies between is damaged too, and will be the committed entries, or unknown.
+        Ok(first == known_end)
     }
 
     /// Queues a write that need not be waited for: it never outlives what was queued before it.

@@ -88,7 +88,7 @@ impl RaftGroup {
         let vote = wire::vote_from_pb(request.vote)?;
         let membership_at = request.membership_log_id.map(wire::log_id_from_pb);
         let last_log_id = request.last.map(wire::log_id_from_pb);
-        // openraft panics on a snapshot from beyond its sender's reign; a stranger's bytes must not.
+        // openraft panics on a snapshot from beyond its sender's reign; strangers' bytes must not.
         if last_log_id
             .as_ref()
             .is_some_and(|last| super::types::term_of(last) > vote.leader_id.term)
