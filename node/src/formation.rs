@@ -1,8 +1,8 @@
 //! How a node comes to belong to a cluster: it forms one with others, or it joins one.
 //!
 //! A fresh node waits. `InitCluster`, sent to one of several fresh nodes, makes them a cluster:
-//! that node asks who the others are, has each of them adopt the cluster's id and the list of members,
-//! and adopts both itself. Every step may be repeated. A fresh node that was told whom to join
+//! that node asks who the others are, has each of them adopt the cluster's id and the list of
+//! members, and adopts both itself. Every step may be repeated. A fresh node that was told whom to join
 //! asks those until one takes it in. What a node once adopted it keeps for ever.
 
 use std::collections::BTreeSet;

@@ -186,6 +186,9 @@ impl GroupLog {
             }
             Err(error) => return Err(io::Error::other(error)),
         };
+        if rows.is_empty() && self.should_hold(start) {
+            return Ok(vec![self.repair(start).await?]);
+        }
         let mut entries = Vec::with_capacity(rows.len());
         for ((key, value), index) in rows.into_iter().zip(start..) {
             let found = keys::parse_log_entry(&key).map(|(_, index)| index);
@@ -210,6 +213,12 @@ impl GroupLog {
 
     fn is_purged(&self, index: u64) -> bool {
         self.lock().purged.is_some_and(|purged| index <= purged.index())
+    }
+
+    /// The log reaches to `index` and has not been purged that far.
+    fn should_hold(&self, index: u64) -> bool {
+        let reaches = self.lock().last.is_some_and(|last| index <= last.index());
+        reaches && !self.is_purged(index)
     }
 
     async fn read_or_repair(&self, index: u64) -> io::Result<Entry> {
@@ -365,6 +374,12 @@ impl RaftLogReader<Types> for LogStore {
         Box::pin(futures::stream::unfold(state, move |(log, next, mut read)| async move {
             if read.is_empty() && next < end {
                 match log.read(next, end, limits::APPLY_BYTES_MAX).await {
+                    // openraft takes the end of the stream for the end of the range: what is not
+                    // here must be an error, or it would count as applied.
+                    Ok(entries) if entries.is_empty() => {
+                        let text = format!("entry {next} of {} is missing", log.group);
+                        return Some((Err(io::Error::other(text)), (log, end, read)));
+                    }
                     Ok(entries) => read.extend(entries),
                     Err(error) => return Some((Err(error), (log, end, VecDeque::new()))),
                 }
@@ -475,7 +490,10 @@ impl RaftLogStorage<Types> for LogStore {
             let mut tail = self.0.lock();
             tail.purge(end);
             tail.purged = tail.purged.max(Some(upto));
-            tail.last = tail.last.max(Some(upto));
+            // By index: a snapshot also covers entries of a later term that were never committed.
+            if tail.last.is_none_or(|last| last.index() < upto.index()) {
+                tail.last = Some(upto);
+            }
             tail.flushed_end = tail.flushed_end.max(end);
         }
         let group = self.0.group;

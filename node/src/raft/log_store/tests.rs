@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use futures::StreamExt;
+
 use super::*;
 use crate::storage::entry::EntryKind;
 use crate::storage::log_writer::SyncDelay;
@@ -81,4 +83,28 @@ async fn an_applied_entry_is_repaired_without_looking_at_those_before_it() {
     let log = open(&disk, &[9, 1]).await.expect("its last entry is whole");
     log.applied(3);
     assert_eq!(terms(&log.read(0, 4, usize::MAX).await.expect("read")), [1, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_missing_entry_is_an_error_to_whoever_applies_the_log_and_never_its_end() {
+    let mut stored = entries(&[1, 1, 1, 1]);
+    stored.remove(&2);
+    let disk = disk_with(&stored, &[]);
+    let log = open(&disk, &[]).await.expect("its last entry is whole");
+    let mut store = LogStore(log);
+    for end in [3, 4] {
+        let applied: Vec<_> = store.entries_stream(0..end).await.collect().await;
+        let (last, whole) = applied.split_last().expect("some");
+        assert_eq!(whole.len(), 2);
+        assert!(last.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_missing_entry_is_had_again_from_another_replica() {
+    let mut stored = entries(&[1, 1, 1, 1]);
+    stored.remove(&2);
+    let disk = disk_with(&stored, &[]);
+    let log = open(&disk, &[1, 1, 1, 1]).await.expect("its last entry is whole");
+    assert_eq!(log.read(0, 3, usize::MAX).await.expect("read").len(), 3);
 }
