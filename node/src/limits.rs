@@ -233,7 +233,7 @@ pub const CLOCK_SKEW_MAX_MS: u64 = 10_000;
 // Membership and upkeep.
 
 /// How often a node compares what it hosts with the metadata, beside every change of it.
-pub const RECONCILE_INTERVAL: Duration = Duration::from_millis(500);
+pub const RECONCILE_INTERVAL: Duration = Duration::from_millis(1_000);
 /// A founder that is not the first waits so long for the first one to found the group.
 pub const FOUNDER_PATIENCE: Duration = Duration::from_secs(3);
 /// A node is asked who it is, and given up, within this time.

@@ -15,13 +15,22 @@ use crate::raft::Place;
 
 /// A node's word that it leads a group.
 #[derive(Debug, Clone)]
-pub(super) struct Claim {
+struct Claim {
+    place: Place,
+    term: u64,
+    commit: u64,
+    parked: bool,
+    /// At each of these moments no more than the commit index beside it was acknowledged.
+    known: VecDeque<(u64, Instant)>,
+}
+
+/// The part of a [`Claim`] that is looked at all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Claimed {
     pub(super) place: Place,
     pub(super) term: u64,
     pub(super) commit: u64,
     pub(super) parked: bool,
-    /// At each of these moments no more than the commit index beside it was acknowledged.
-    known: VecDeque<(u64, Instant)>,
 }
 
 /// All claims, by group.
@@ -41,8 +50,10 @@ pub(super) struct Word<'a> {
 }
 
 impl Directory {
-    pub(super) fn claim(&self, group: GroupId) -> Option<&Claim> {
-        self.claims.get(&group)
+    pub(super) fn claim(&self, group: GroupId) -> Option<Claimed> {
+        let claim = self.claims.get(&group)?;
+        let Claim { place, term, commit, parked, .. } = *claim;
+        Some(Claimed { place, term, commit, parked })
     }
 
     pub(super) fn hear(&mut self, word: &Word<'_>) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use node_core::ids::{GroupId, NodeUuid};
 use tokio::time::Instant;
 
-use super::directory::Claim;
+use super::directory::Claimed;
 use super::pulse::{Leaderless, Pulse};
 use super::{Leads, Liveness, lock};
 use crate::limits;
@@ -95,21 +95,21 @@ impl Liveness {
 
     async fn tend_follower(&self, pulse: &Pulse, brief: Brief) {
         pulse.unpark_as_follower();
-        let claim = lock(&self.directory).claim(pulse.raft().group()).cloned();
+        let claim = lock(&self.directory).claim(pulse.raft().group());
         match claim {
             Some(claim) if claim.place.node != self.me && self.is_alive(claim.place.node) => {
                 pulse.set_leaderless(Leaderless::default());
-                pulse.set_timers(!rests(&claim, brief));
+                pulse.set_timers(!rests(claim, brief));
             }
             Some(claim) if claim.place.node != self.me => {
-                self.without_leader(pulse, Some(&claim)).await;
+                self.without_leader(pulse, Some(claim)).await;
             }
             Some(_) | None => self.without_leader(pulse, None).await,
         }
     }
 
     /// Nobody alive leads the group, as far as is known here.
-    async fn without_leader(&self, pulse: &Pulse, dead: Option<&Claim>) {
+    async fn without_leader(&self, pulse: &Pulse, dead: Option<Claimed>) {
         let now = Instant::now();
         let mut leaderless = pulse.leaderless();
         let since = *leaderless.since.get_or_insert(now);
@@ -188,7 +188,7 @@ impl Liveness {
 }
 
 /// A follower needs no timers: its leader is alive, parked, and this replica has all it has.
-fn rests(claim: &Claim, brief: Brief) -> bool {
+fn rests(claim: Claimed, brief: Brief) -> bool {
     claim.parked
         && claim.term == brief.term
         && brief.last_index.is_some_and(|last| last >= claim.commit)

@@ -207,7 +207,11 @@ impl RaftGroup {
 
     /// Whether the group has members yet, as far as this replica knows.
     pub(crate) async fn is_initialized(&self) -> bool {
-        self.raft.is_initialized().await.unwrap_or(true)
+        let has_members = {
+            let metrics = self.raft.metrics();
+            metrics.borrow_watched().membership_config.nodes().next().is_some()
+        };
+        has_members || self.raft.is_initialized().await.unwrap_or(true)
     }
 
     /// Hands a command to the leader's log. Refused at once on a replica that does not lead.
