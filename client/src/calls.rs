@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
@@ -14,6 +14,7 @@ use crate::client::Shared;
 use crate::connections::Connection;
 use crate::error::{CallError, ErrorCode};
 use crate::retry::{Attempts, Next};
+use crate::routing::Lookup;
 
 /// What a call is about, and so which node can answer it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +33,18 @@ pub(crate) enum Target {
     Address(String),
 }
 
+/// A leader that has not answered for so long is suspected: the others are asked whether it leads.
+pub(crate) const SUSPECT_AFTER: Duration = Duration::from_millis(500);
+
 /// How long and how often.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// Sending the call twice does no harm.
     pub(crate) repeatable: bool,
-    /// For one attempt.
+    /// For one attempt, besides `may_wait`.
     pub(crate) request_timeout: Duration,
+    /// How long the node is asked to wait before it answers.
+    pub(crate) may_wait: Duration,
     /// For all of them.
     pub(crate) deadline: Instant,
     /// One attempt is all.
@@ -99,12 +105,44 @@ impl Shared {
         R: Future<Output = Result<Response<T>, Status>>,
     {
         let address = self.resolve(target, patience.deadline).await?;
-        let answer = self.attempt_at(&address, patience, request).await;
+        let attempt = self.attempt_at(&address, patience, request);
+        let answer = match target {
+            Target::Leader(topic, partition) if patience.repeatable => {
+                tokio::select! {
+                    biased;
+                    answer = attempt => answer,
+                    deposed = self.deposed(topic, *partition, &address, patience) => Err(deposed),
+                }
+            }
+            _ => attempt.await,
+        };
         self.learn_from(target, &address, answer.as_ref().err());
         answer.map_err(|error| match target {
             Target::Leader(..) => error.doubted(),
             _ => error,
         })
+    }
+
+    /// Returns when another node is said to lead instead of `address`, which does not answer. So a
+    /// failover is noticed though the old leader was cut off and no connection breaks.
+    async fn deposed(
+        &self,
+        topic: &str,
+        partition: u32,
+        address: &str,
+        patience: Patience,
+    ) -> CallError {
+        sleep(patience.may_wait).await;
+        loop {
+            sleep(SUSPECT_AFTER).await;
+            self.routing().on_suspected(address, Instant::now());
+            // Where nobody knows, there is nobody else to ask.
+            let _ = self.refresh_topic(topic, Instant::now(), patience.deadline).await;
+            let lookup = self.routing().leader(topic, partition);
+            if matches!(lookup, Lookup::Leader(leader) if leader != address) {
+                return CallError::deposed(address);
+            }
+        }
     }
 
     /// One attempt at one node.
@@ -120,7 +158,8 @@ impl Shared {
     {
         let connection = self.connection(address).await?;
         let begun_at = Instant::now();
-        let limit = (begun_at + patience.request_timeout).min(patience.deadline);
+        let limit = begun_at + patience.request_timeout + patience.may_wait;
+        let limit = limit.min(patience.deadline);
         let answer = match timeout_at(limit, request(connection.channel.clone())).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(CallError::of_status(address, &status)),

@@ -135,6 +135,7 @@ impl Shared {
             repeatable,
             request_timeout: self.config.request_timeout,
             deadline: self.deadline(),
+            may_wait: Duration::ZERO,
             once: false,
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Asking changes nothing, so every failure here is definite for the call that wanted to know.
 
+use std::time::Duration;
+
 use quipu_proto::v1;
 use quipu_proto::v1::admin_client::AdminClient;
 use tokio::time::{Instant, sleep_until};
@@ -175,7 +177,13 @@ impl Shared {
 
     fn metadata_patience(&self, deadline: Instant) -> Patience {
         let request_timeout = self.config.metadata_timeout.min(self.config.request_timeout);
-        Patience { repeatable: true, request_timeout, deadline, once: true }
+        Patience {
+            repeatable: true,
+            request_timeout,
+            may_wait: Duration::ZERO,
+            deadline,
+            once: true,
+        }
     }
 }
 

@@ -136,8 +136,7 @@ impl Client {
             Some(node) => Target::Node(node),
             None => Target::Leader(topic.to_owned(), partition),
         };
-        let patience =
-            Patience { request_timeout: patience.request_timeout + options.max_wait, ..patience };
+        let patience = Patience { may_wait: options.max_wait, ..patience };
         let answer = self
             .shared
             .call(&target, patience, |channel| {

@@ -67,6 +67,9 @@ impl Attempts {
     }
 }
 
+/// Longest pause before asking again who leads.
+const ELECTION_PAUSE_MAX: Duration = Duration::from_millis(100);
+
 /// Redirects followed without waiting. More in a row mean that two nodes point at each other.
 const REDIRECTS_AT_ONCE: u32 = 2;
 
@@ -81,6 +84,9 @@ pub(crate) fn wait_after(
     let is_redirect = error.is(ErrorCode::NotLeader) && error.leader_address().is_some();
     let wait = if is_redirect && failures <= REDIRECTS_AT_ONCE {
         Duration::ZERO
+    } else if error.is_about_leadership() {
+        // An election is short, and asking who won it costs little.
+        delay(Backoff { max: backoff.max.min(ELECTION_PAUSE_MAX), ..backoff }, failures, rng)
     } else {
         delay(backoff, failures, rng)
     };

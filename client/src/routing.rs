@@ -179,12 +179,17 @@ impl Routing {
     pub(crate) fn on_unreachable(&mut self, address: &str, now: Instant) {
         let until = now + AVOIDED_UNREACHABLE;
         self.avoided.retain(|_, until| *until > now);
-        self.avoided.insert(address.to_owned(), until);
+        self.on_suspected(address, now);
         self.coordinators.retain(|_, coordinator| coordinator != address);
         self.metadata_leader.take_if(|leader| leader == address);
         for leader in self.topics.values_mut().flat_map(|route| &mut route.leaders) {
             leader.avoid_if_leader(address, until);
         }
+    }
+
+    /// `address` does not answer. It is asked last, but may still lead.
+    pub(crate) fn on_suspected(&mut self, address: &str, now: Instant) {
+        self.avoided.insert(address.to_owned(), now + AVOIDED_UNREACHABLE);
     }
 
     /// `address` answered.

@@ -74,6 +74,12 @@ impl CallError {
         CallError::local(Code::DeadlinePassed, format!("{address}: no answer within {wait:?}"))
     }
 
+    /// `address` does not answer, and another node leads by now.
+    pub(crate) fn deposed(address: &str) -> CallError {
+        let message = format!("{address}: no answer, and another node leads by now");
+        CallError::local(Code::ConnectionLost, message)
+    }
+
     /// The answer of `address` makes no sense.
     pub(crate) fn bad_answer(address: &str, reason: &str) -> CallError {
         CallError {

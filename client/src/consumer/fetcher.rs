@@ -5,6 +5,7 @@
 //! for the partition.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
@@ -46,6 +47,7 @@ impl Fetcher {
             repeatable: true,
             request_timeout: self.client.shared.config.request_timeout,
             deadline: begun_at + self.config.report_after,
+            may_wait: Duration::ZERO,
             once: false,
         };
         let place = (self.topic.as_str(), self.partition);

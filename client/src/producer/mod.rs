@@ -7,6 +7,7 @@
 mod agenda;
 mod batcher;
 mod config;
+mod intake;
 mod payload;
 mod queue;
 mod sender;
@@ -24,8 +25,9 @@ use crate::client::Client;
 use crate::error::{ConnectError, Outcome, ProduceError};
 use crate::record::ProduceRecord;
 use batcher::Entering;
+use intake::Intake;
 use payload::Waiting;
-use sender::{Intake, Sender};
+use sender::Sender;
 
 pub use config::ProducerConfig;
 

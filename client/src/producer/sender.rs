@@ -5,54 +5,27 @@
 //! `queue`, when to look where in `agenda`; who leads is `routing`'s guess.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quipu_batch::ProducerIdentity;
 use quipu_proto::v1::{self, AppendRequest, AppendStreamRequest, append_stream_response};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::Client;
 use crate::error::{CallError, ErrorCode};
 use crate::producer::agenda::Agenda;
-use crate::producer::batcher::Batcher;
 use crate::producer::config::ProducerConfig;
-use crate::producer::payload::{Payload, Waiting};
+use crate::producer::intake::Intake;
+use crate::producer::payload::Payload;
 use crate::producer::queue::{Attempt, Queue, QueueConfig, Settled};
 use crate::producer::stream::{AppendStream, Carried, StreamEvent, StreamNews};
 use crate::routing::Lookup;
 
 /// Events that wait for the sender; streams beyond wait with their answers.
 const EVENTS_MAX: usize = 1024;
-
-/// What the handles of a producer and its sender share.
-#[derive(Debug)]
-pub(crate) struct Intake {
-    batcher: Mutex<Batcher<Waiting>>,
-    /// Bytes of the buffer that are free. Closed when the producer is.
-    pub(crate) room: Semaphore,
-    /// The sender should look.
-    pub(crate) wake: Notify,
-    /// Number below which every batch has come to its end.
-    pub(crate) settled_below: watch::Sender<u64>,
-}
-
-impl Intake {
-    pub(crate) fn new(config: &ProducerConfig) -> Intake {
-        Intake {
-            batcher: Mutex::new(Batcher::new(config.batcher())),
-            room: Semaphore::new(config.buffer_bytes),
-            wake: Notify::new(),
-            settled_below: watch::Sender::new(0),
-        }
-    }
-
-    pub(crate) fn batcher(&self) -> MutexGuard<'_, Batcher<Waiting>> {
-        self.batcher.lock().expect("no panic while the lock is held")
-    }
-}
 
 /// What happened while the sender waited.
 #[derive(Debug)]
@@ -143,8 +116,10 @@ impl Sender {
 
     fn wake_at(&self) -> Option<Instant> {
         let timeout = self.answer_timeout();
-        let stuck_at = self.streams.values().filter_map(|stream| stream.stuck_at(timeout)).min();
-        [self.agenda.next(), stuck_at].into_iter().flatten().min()
+        let streams = self.streams.values();
+        let stuck_at = streams.clone().filter_map(|stream| stream.stuck_at(timeout)).min();
+        let suspect_at = streams.filter_map(AppendStream::suspect_at).min();
+        [self.agenda.next(), stuck_at, suspect_at].into_iter().flatten().min()
     }
 
     /// A node answers before this, if only to say that it has not succeeded in time.
@@ -156,12 +131,7 @@ impl Sender {
     fn look(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         let now = Instant::now();
-        let answer_timeout = self.answer_timeout();
-        for stream in self.streams.values_mut() {
-            if stream.stuck_at(answer_timeout).is_some_and(|at| at <= now) {
-                stream.give_up();
-            }
-        }
+        self.look_at_streams(now);
         let touched = self.intake.batcher().take_touched();
         for lane in touched {
             self.agenda.mark(lane);
@@ -181,6 +151,42 @@ impl Sender {
             *known = settled_below;
             is_news
         });
+    }
+
+    /// Ends streams that are stuck, and asks about those that may be cut off from the others.
+    fn look_at_streams(&mut self, now: Instant) {
+        let timeout = self.answer_timeout();
+        let mut suspicious: BTreeSet<Arc<str>> = BTreeSet::new();
+        for (address, stream) in &mut self.streams {
+            if stream.stuck_at(timeout).is_some_and(|at| at <= now) {
+                stream.give_up(CallError::deadline_passed(address, timeout));
+            } else if stream.suspect_at().is_some_and(|at| at <= now) {
+                stream.suspect(now);
+                self.client.shared.routing().on_suspected(address, now);
+                let lanes = stream.unanswered.values().map(|carried| carried.lane);
+                suspicious.extend(lanes.map(|lane| Arc::clone(&self.partitions[lane].topic)));
+            }
+        }
+        for topic in suspicious {
+            self.ask_about(topic);
+        }
+    }
+
+    /// Ends suspected streams whose node does not lead any more, as the others say.
+    fn leave_deposed(&mut self, topic: &Arc<str>) {
+        for (address, stream) in &mut self.streams {
+            let routing = self.client.shared.routing();
+            let is_deposed = stream.is_suspected()
+                && stream.unanswered.values().any(|carried| {
+                    let Partition { topic: of, partition, .. } = &self.partitions[carried.lane];
+                    let lookup = || routing.leader(of, *partition);
+                    of == topic && matches!(lookup(), Lookup::Leader(leader) if leader != *address)
+                });
+            drop(routing);
+            if is_deposed {
+                stream.give_up(CallError::deposed(address));
+            }
+        }
     }
 
     fn look_at(&mut self, lane: usize, now: Instant) {
@@ -428,6 +434,7 @@ impl Sender {
 
     fn take_topic(&mut self, topic: &Arc<str>, error: Option<CallError>, now: Instant) {
         self.asked_topics.remove(topic);
+        self.leave_deposed(topic);
         let unknown = CallError {
             retriable: true,
             ..CallError::refused_here(

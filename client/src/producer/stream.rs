@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quipu_proto::v1::{AppendStreamRequest, AppendStreamResponse};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::calls::SUSPECT_AFTER;
 use crate::client::Shared;
 use crate::connections::Connection;
 use crate::error::{CallError, Code, Outcome};
@@ -30,8 +31,10 @@ pub(crate) struct AppendStream {
     pub(crate) unanswered: BTreeMap<u64, Carried>,
     /// Partitions that wait for room in this stream.
     pub(crate) held_up: BTreeSet<usize>,
-    give_up: Arc<Notify>,
-    given_up: bool,
+    /// Takes the reason for ending the stream. `None`: it was given.
+    give_up: Option<oneshot::Sender<CallError>>,
+    /// When the other nodes were last asked whether this one still leads.
+    suspected_at: Option<Instant>,
     /// When an answer came last.
     heard_at: Instant,
     /// When a younger request than the oldest one was first answered.
@@ -75,11 +78,10 @@ impl AppendStream {
         E: From<StreamEvent> + Send + 'static,
     {
         let (requests, receiver) = mpsc::channel(UNANSWERED_MAX);
-        let give_up = Arc::new(Notify::new());
-        let told = Arc::clone(&give_up);
+        let (give_up, told) = oneshot::channel();
         let line = Line { shared, address, number, events };
         let task = tasks.spawn(async move {
-            let why = line.converse(receiver, &told).await;
+            let why = line.converse(receiver, told).await;
             line.report(StreamNews::Ended(why)).await;
         });
         AppendStream {
@@ -87,8 +89,8 @@ impl AppendStream {
             requests,
             unanswered: BTreeMap::new(),
             held_up: BTreeSet::new(),
-            give_up,
-            given_up: false,
+            give_up: Some(give_up),
+            suspected_at: None,
             heard_at: Instant::now(),
             overtaken_at: None,
             task,
@@ -127,15 +129,34 @@ impl AppendStream {
     /// full stream. But it takes them in order, and answers each within `timeout` of taking it: so
     /// long after a younger one was answered, the oldest is lost.
     pub(crate) fn stuck_at(&self, timeout: Duration) -> Option<Instant> {
-        let oldest = self.unanswered.values().next().filter(|_| !self.given_up)?;
+        let oldest = self.unanswered.values().next().filter(|_| self.give_up.is_some())?;
         let since = self.overtaken_at.unwrap_or(oldest.sent_at.max(self.heard_at));
         Some(since + timeout)
     }
 
-    /// The node does not answer any more: end the stream, which is then reported.
-    pub(crate) fn give_up(&mut self) {
-        self.given_up = true;
-        self.give_up.notify_one();
+    /// When to ask the other nodes whether this one still leads, if nothing is heard until then.
+    pub(crate) fn suspect_at(&self) -> Option<Instant> {
+        let oldest = self.unanswered.values().next().filter(|_| self.give_up.is_some())?;
+        let heard_at = oldest.sent_at.max(self.heard_at);
+        Some(self.suspected_at.map_or(heard_at, |at| at.max(heard_at)) + SUSPECT_AFTER)
+    }
+
+    /// Remembers that the others are being asked.
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        self.suspected_at = Some(now);
+    }
+
+    /// The node was suspected since it was heard last.
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.suspected_at.is_some_and(|at| at > self.heard_at)
+    }
+
+    /// Ends the stream, which is then reported as ended by `why`.
+    pub(crate) fn give_up(&mut self, why: CallError) {
+        if let Some(give_up) = self.give_up.take() {
+            // A stream that has ended by itself reports that.
+            let _ = give_up.send(why);
+        }
     }
 }
 
@@ -158,17 +179,21 @@ impl<E: From<StreamEvent>> Line<E> {
     async fn converse(
         &self,
         requests: mpsc::Receiver<AppendStreamRequest>,
-        give_up: &Notify,
+        mut give_up: oneshot::Receiver<CallError>,
     ) -> CallError {
-        let connection = match self.shared.connection(&self.address).await {
+        let gone = || CallError::local(Code::Closed, "the producer is gone".to_owned());
+        let connected = tokio::select! {
+            biased;
+            why = &mut give_up => return why.unwrap_or_else(|_| gone()),
+            connected = self.shared.connection(&self.address) => connected,
+        };
+        let connection = match connected {
             Ok(connection) => connection,
             Err(error) => return error,
         };
         let why = tokio::select! {
             biased;
-            () = give_up.notified() => {
-                CallError::deadline_passed(&self.address, self.shared.config.request_timeout)
-            }
+            why = give_up => why.unwrap_or_else(|_| gone()),
             why = self.pass_answers(&connection, requests) => why,
         };
         if why.is_about_the_connection() {

@@ -101,6 +101,22 @@ async fn a_dead_leader_is_replaced_as_soon_as_another_is_elected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_silent_leader_is_left_by_what_may_be_repeated_when_another_is_elected() {
+    let cluster = FakeCluster::start(1);
+    let client = cluster.client().await;
+    client.list_offsets("t", 0, Position::Latest).await.unwrap();
+    cluster.network.silence(&address(1));
+    let begun = Instant::now();
+    let elect = async {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        cluster.elect(Some(2));
+    };
+    let (found, ()) = tokio::join!(client.list_offsets("t", 0, Position::Latest), elect);
+    found.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(2000), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_append_is_not_sent_again_once_it_may_have_happened() {
     let cluster = FakeCluster::start(1);
     let client = cluster.client().await;
