@@ -24,6 +24,8 @@ mod partition;
 mod peer;
 mod raft;
 mod tables;
+#[cfg(quipu_zoo)]
+mod zoo;
 
 pub use node::{Node, StartError};
 

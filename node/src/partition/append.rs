@@ -164,7 +164,15 @@ impl Appender {
         pulse: Arc<Pulse>,
     ) -> Self {
         let (line, waiting) = mpsc::channel(limits::APPENDS_WAITING_MAX);
-        let worker = Worker { raft, shared, context, pulse, clock: HybridClock::default() };
+        let worker = Worker {
+            raft,
+            shared,
+            context,
+            pulse,
+            clock: HybridClock::default(),
+            #[cfg(quipu_zoo)]
+            foretold: (0, 0),
+        };
         // Ends when the partition, and with it the sender, is dropped.
         crate::env::spawn(worker.run(waiting));
         Self { line }
@@ -177,6 +185,9 @@ struct Worker {
     context: Arc<PartitionContext>,
     pulse: Arc<Pulse>,
     clock: HybridClock,
+    /// Term, and the end offset that the entries proposed in it will make.
+    #[cfg(quipu_zoo)]
+    foretold: (u64, u64),
 }
 
 impl Worker {
@@ -225,6 +236,8 @@ impl Worker {
             .into_iter()
             .map(|waiting| (waiting.append, (waiting.answer, waiting._room)))
             .unzip();
+        #[cfg(quipu_zoo)]
+        let sizes: Vec<u64> = batches.iter().map(record_count).collect();
         let command = Append { time, batches }.encode();
         let held = self.context.metrics.raft.proposals_in_flight.hold(1);
         let proposed = match self.raft.propose(command).await {
@@ -237,6 +250,8 @@ impl Worker {
                 return None;
             }
         };
+        #[cfg(quipu_zoo)]
+        let answers = self.acknowledge_before_quorum(&sizes, answers, time.ms());
         Some(Box::pin(async move {
             let outcome = proposed.outcome().await;
             drop(held);
@@ -258,6 +273,42 @@ impl Worker {
                 }
             }
         }))
+    }
+}
+
+#[cfg(quipu_zoo)]
+type Answers = Vec<(oneshot::Sender<Answer>, OwnedSemaphorePermit)>;
+
+#[cfg(quipu_zoo)]
+fn record_count(append: &AppendBatch) -> u64 {
+    quipu_batch::BatchHeader::parse(&append.bytes).map_or(1, |header| header.records().into())
+}
+
+#[cfg(quipu_zoo)]
+impl Worker {
+    /// The planted bug: what was proposed is answered with the offsets that it will have if
+    /// nothing comes between.
+    fn acknowledge_before_quorum(
+        &mut self,
+        sizes: &[u64],
+        answers: Answers,
+        entry_time_ms: u64,
+    ) -> Answers {
+        if !crate::zoo::is_planted(crate::zoo::Bug::AckBeforeQuorum) {
+            return answers;
+        }
+        let leader_epoch = self.raft.brief().term;
+        let end = self.shared.view.borrow().high_watermark;
+        let (term, foretold) = self.foretold;
+        let mut base = if term == leader_epoch { end.max(foretold) } else { end };
+        for ((answer, _), size) in answers.into_iter().zip(sizes) {
+            let base_offset = Some(base);
+            let appended = Appended { base_offset, duplicate: false, leader_epoch, entry_time_ms };
+            drop(answer.send(Ok(appended)));
+            base += size;
+        }
+        self.foretold = (leader_epoch, base);
+        Vec::new()
     }
 }
 

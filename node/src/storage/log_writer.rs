@@ -301,6 +301,26 @@ impl Shared {
     }
 }
 
+#[cfg(quipu_zoo)]
+impl Shared {
+    /// The planted bug: what is to be synced is written and answered, and synced only then.
+    fn acknowledge_before_sync(
+        &self,
+        engine: &dyn Engine,
+        batch: WriteBatch,
+        group: &mut Group,
+    ) -> WriteBatch {
+        if !group.sync || !crate::zoo::is_planted(crate::zoo::Bug::AckBeforeSync) {
+            return batch;
+        }
+        let written = checked_write(engine, batch, Durability::Buffered);
+        for done in std::mem::take(&mut group.done) {
+            self.answer(done, written.clone());
+        }
+        WriteBatch::new()
+    }
+}
+
 impl Queue {
     fn take_group(&mut self) -> Group {
         let mut group = Group::default();
@@ -346,6 +366,8 @@ async fn run(engine: Arc<dyn Engine>, shared: Arc<Shared>, mut delay: Option<Syn
     let shared = &end.0;
     while let Some(mut group) = shared.next_group().await {
         let batch = std::mem::take(&mut group.batch);
+        #[cfg(quipu_zoo)]
+        let batch = shared.acknowledge_before_sync(&*engine, batch, &mut group);
         let bytes = batch.bytes();
         let started = Instant::now();
         let outcome = if shared.failure().is_some() {
