@@ -94,8 +94,10 @@ impl Liveness {
     pub(crate) fn new(parts: LivenessParts) -> Arc<Self> {
         let LivenessParts { me, cluster_id, address, clock, peers, metrics } = parts;
         let started = Instant::now();
-        let leads =
-            Leads { made: started, active: Vec::new(), parked_version: 1, parked: Vec::new() };
+        // Not from 1: the others remember the version of the process that was here before, and
+        // must never take its list for this one's.
+        let parked_version = (crate::env::random_u64() >> 1) | 1;
+        let leads = Leads { made: started, active: Vec::new(), parked_version, parked: Vec::new() };
         Arc::new(Self {
             me,
             cluster_id,
@@ -109,7 +111,7 @@ impl Liveness {
             directory: Mutex::default(),
             pulses: Mutex::default(),
             leads: Mutex::new(leads),
-            parked_version: Arc::new(AtomicU64::new(1)),
+            parked_version: Arc::new(AtomicU64::new(parked_version)),
             disk_low: AtomicBool::new(false),
             any_disk_low: AtomicBool::new(false),
             look_now: Notify::new(),

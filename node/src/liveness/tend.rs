@@ -114,6 +114,11 @@ impl Liveness {
         let mut leaderless = pulse.leaderless();
         let since = *leaderless.since.get_or_insert(now);
         let status = pulse.raft().status();
+        if dead.is_some_and(|claim| self.another_leads_since(claim.term, &status)) {
+            pulse.set_leaderless(Leaderless::default());
+            pulse.set_timers(true);
+            return;
+        }
         let Some(rank) = self.rank(pulse.raft().group(), &status) else {
             pulse.set_leaderless(leaderless);
             return;
@@ -149,6 +154,13 @@ impl Liveness {
             }
         }
         pulse.set_leaderless(leaderless);
+    }
+
+    /// A live node was elected after the term of the dead leader; its own word of that is on its
+    /// way. Taking over now would go past the lease of a leader that is well.
+    fn another_leads_since(&self, term: u64, status: &GroupStatus) -> bool {
+        let leader = status.leader.filter(|_| status.vote_committed && status.term > term);
+        leader.is_some_and(|leader| leader.node != self.me && self.is_alive(leader.node))
     }
 
     /// The group's own timers are the last resort: where pre-vote finds a majority without a
