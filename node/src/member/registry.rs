@@ -9,7 +9,7 @@ use node_core::groups::GroupTable;
 use node_core::ids::{ClusterId, GroupId};
 use node_core::metadata::MetadataState;
 use quipu_proto::peer::v1 as pb;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::hosted::{Hosted, HostedKind};
@@ -22,7 +22,8 @@ use crate::raft::{
     open_table,
 };
 use crate::storage::entry::StoredEntry;
-use crate::storage::{Durability, StorageError, WriteBatch, keys, manifest};
+use crate::storage::log_writer::WriteRequest;
+use crate::storage::{StorageError, WriteBatch, keys, manifest};
 use crate::tables::{Shared, TableMachine};
 
 /// Why a replica could not be opened.
@@ -129,7 +130,7 @@ impl Registry {
         // What an earlier replica of the group may have left must not be taken for this one's.
         keys::delete_group(&mut batch, hosted.group);
         manifest::put(&mut batch, &hosted.to_manifest());
-        self.groups.engine.write(batch, Durability::Synced)?;
+        self.write(batch).await?;
         self.open(hosted).await
     }
 
@@ -222,7 +223,17 @@ impl Registry {
         }
         let mut batch = WriteBatch::new();
         keys::delete_group(&mut batch, group);
-        self.groups.engine.write(batch, Durability::Synced)
+        self.write(batch).await
+    }
+
+    /// In line behind what the group's replica may have queued un-waited: written past it, those
+    /// rows would come after, into what was just deleted.
+    async fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |result| drop(sender.send(result)));
+        self.groups.writer.submit(WriteRequest { batch, sync: true, done });
+        let gone = StorageError::Stopped { reason: "its writer is gone".to_owned() };
+        receiver.await.unwrap_or(Err(gone))
     }
 }
 
