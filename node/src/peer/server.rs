@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use node_core::ids::GroupId;
+use node_core::metadata::MetadataCommand;
 use quipu_proto::peer::v1 as pb;
 use tonic::{Code, Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -84,6 +85,9 @@ impl pb::peer_server::Peer for PeerServer {
     ) -> Answer<pb::ProposeMetadataResponse> {
         let request = request.into_inner();
         let member = member(&self.0, &request.cluster_id)?;
+        // Once it is in the log every replica must apply it, and none could.
+        MetadataCommand::decode(request.command.clone())
+            .map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
         let deadline = Instant::now() + limits::PROPOSAL_MAX;
         let outcome = member.propose_here(request.command, deadline).await;
         let outcome = outcome.map_err(|failure| raft_refused(&Refusal::Raft(failure)))?;
