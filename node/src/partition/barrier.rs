@@ -63,7 +63,11 @@ impl Partition {
     pub(crate) fn lag(&self) -> Option<Duration> {
         let brief = self.raft.brief();
         if brief.role == Role::Leader {
-            return if brief.sole_voter { Some(Duration::ZERO) } else { brief.quorum_age };
+            return match brief.committed_in_term {
+                true if brief.sole_voter => Some(Duration::ZERO),
+                true => brief.quorum_age,
+                false => None,
+            };
         }
         let applied_end = *self.raft.applied_end().borrow();
         self.context.linearizer.liveness.lag(self.group(), applied_end)

@@ -92,6 +92,9 @@ pub(crate) struct Brief {
     pub(crate) term: u64,
     pub(crate) last_index: Option<u64>,
     pub(crate) committed_index: Option<u64>,
+    /// Something of this very term is committed: before that, a new leader does not know yet how
+    /// far the one before it had committed.
+    pub(crate) committed_in_term: bool,
     pub(crate) quorum_age: Option<Duration>,
     pub(crate) sole_voter: bool,
 }
@@ -319,6 +322,9 @@ impl RaftGroup {
             term: metrics.current_term,
             last_index: metrics.last_log_index,
             committed_index: metrics.local_committed.map(|id| id.index()),
+            committed_in_term: metrics
+                .local_committed
+                .is_some_and(|id| term_of(&id) == metrics.current_term),
             quorum_age: metrics.last_quorum_acked.map(|at| at.elapsed()),
             sole_voter: metrics.membership_config.voter_ids().nth(1).is_none(),
         }
@@ -417,7 +423,7 @@ impl RaftGroup {
         replica: ReplicaId,
         node: ReplicaNode,
     ) -> Result<(), RaftFailure> {
-        self.raft.add_learner(replica.0, node, false).await.map(drop).map_err(stopped)
+        changed_in_time(self.raft.add_learner(replica.0, node, false)).await
     }
 
     /// Makes `voters` the voters. Members that are neither voters nor in `learners` leave.
@@ -427,7 +433,7 @@ impl RaftGroup {
         retain: bool,
     ) -> Result<(), RaftFailure> {
         let voters: BTreeSet<u64> = voters.into_iter().map(|replica| replica.0).collect();
-        self.raft.change_membership(voters, retain).await.map(drop).map_err(stopped)
+        changed_in_time(self.raft.change_membership(voters, retain)).await
     }
 
     /// Removes members that do not vote.
@@ -437,7 +443,7 @@ impl RaftGroup {
     ) -> Result<(), RaftFailure> {
         let learners: BTreeSet<u64> = learners.into_iter().map(|replica| replica.0).collect();
         let change = openraft::ChangeMembers::RemoveNodes(learners);
-        self.raft.change_membership(change, true).await.map(drop).map_err(stopped)
+        changed_in_time(self.raft.change_membership(change, true)).await
     }
 
     /// Has openraft take the machine's checkpoint as its snapshot, and purge the log up to it.
@@ -448,6 +454,17 @@ impl RaftGroup {
     /// Ends this replica's tasks. Its data stays.
     pub(crate) async fn shutdown(&self) {
         drop(self.raft.shutdown().await);
+    }
+}
+
+/// A change of members that no majority takes would be waited for without end, and whoever waits
+/// has other groups to look after. What was begun is seen and finished in a later round.
+async fn changed_in_time<T, E: std::fmt::Display>(
+    change: impl Future<Output = Result<T, E>>,
+) -> Result<(), RaftFailure> {
+    match tokio::time::timeout(limits::PROPOSAL_MAX, change).await {
+        Ok(changed) => changed.map(drop).map_err(stopped),
+        Err(_) => Err(RaftFailure::OutcomeUnknown),
     }
 }
 

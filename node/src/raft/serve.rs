@@ -136,7 +136,11 @@ impl RaftGroup {
             term: brief.term,
             replica: self.replica().0,
             commit: brief.committed_index.unwrap_or(0),
-            quorum_age_ms: if brief.sole_voter { Some(0) } else { age },
+            quorum_age_ms: match brief.committed_in_term {
+                true if brief.sole_voter => Some(0),
+                true => age,
+                false => None,
+            },
         })
     }
 }
