@@ -2,6 +2,7 @@
 //! day on. Clients and faults are the business of `jepsen-style-tests`.
 
 mod damage;
+mod moves;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -40,7 +40,10 @@ pub(super) struct Network {
 /// One group's way to one other replica.
 pub(super) struct Route {
     target: pb::Target,
-    link: Arc<PeerLink>,
+    peers: Arc<Peers>,
+    node: NodeUuid,
+    /// Where the node was when it became a member.
+    address: String,
     purpose: Purpose,
     metrics: Arc<Metrics>,
 }
@@ -55,7 +58,9 @@ impl Network {
     fn route(&self, replica: u64, node: &ReplicaNode, purpose: Purpose) -> Route {
         Route {
             target: wire::target(self.cluster_id, self.group, ReplicaId(replica)),
-            link: self.peers.link(NodeUuid(node.uuid), &node.address),
+            peers: self.peers.clone(),
+            node: NodeUuid(node.uuid),
+            address: node.address.clone(),
             purpose,
             metrics: self.metrics.clone(),
         }
@@ -91,6 +96,12 @@ impl From<PeerError> for RpcError {
 }
 
 impl Route {
+    /// Asked for each call anew: openraft keeps a route for as long as its leader leads, and the
+    /// node may have moved to another address meanwhile.
+    fn link(&self) -> Arc<PeerLink> {
+        self.peers.link(self.node, &self.address)
+    }
+
     /// Sends one heartbeat, in one call with those of other groups.
     async fn heartbeat(
         &self,
@@ -98,7 +109,7 @@ impl Route {
         deadline: Duration,
     ) -> Result<StreamAppendResult<Types>, RpcError> {
         let request = wire::append_to_pb(self.target.clone(), request);
-        let answer = self.link.heartbeat(request, deadline).await?;
+        let answer = self.link().heartbeat(request, deadline).await?;
         Ok(wire::append_result_from_pb(answer)?)
     }
 }
@@ -145,7 +156,7 @@ impl RaftNetworkV2<Types> for Route {
             let target = self.target.clone();
             let requests = futures::stream::iter([first]).chain(input);
             let requests = requests.map(move |it| wire::append_to_pb(target.clone(), &it));
-            let answers = self.link.append_entries(requests).await?;
+            let answers = self.link().append_entries(requests).await?;
             let answers = answers.map(|answer| Ok(wire::append_result_from_pb(answer?)?));
             Ok(answers.boxed())
         }
@@ -158,7 +169,7 @@ impl RaftNetworkV2<Types> for Route {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RpcError> {
         let request = wire::vote_request_to_pb(self.target.clone(), &request, false);
-        let response = self.link.vote(request, option.hard_ttl()).await?;
+        let response = self.link().vote(request, option.hard_ttl()).await?;
         Ok(wire::vote_response_from_pb(response)?)
     }
 
@@ -168,7 +179,7 @@ impl RaftNetworkV2<Types> for Route {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RpcError> {
         let request = wire::vote_request_to_pb(self.target.clone(), &request, true);
-        let response = self.link.vote(request, option.hard_ttl()).await?;
+        let response = self.link().vote(request, option.hard_ttl()).await?;
         Ok(wire::vote_response_from_pb(response)?)
     }
 
@@ -189,7 +200,8 @@ impl RaftNetworkV2<Types> for Route {
             data: snapshot.snapshot.clone(),
         };
         let bytes = request.data.len();
-        let sending = self.link.install_snapshot(request, limits::SNAPSHOT_ANSWER_MAX);
+        let link = self.link();
+        let sending = link.install_snapshot(request, limits::SNAPSHOT_ANSWER_MAX);
         let response = tokio::select! {
             biased;
             closed = cancel => return Err(StreamingError::Closed(closed)),
@@ -217,7 +229,7 @@ impl RaftNetworkV2<Types> for Route {
             to_replica: *request.to_node_id(),
             last: request.last_log_id().map(wire::log_id_to_pb),
         };
-        self.link.transfer_leader(request, option.hard_ttl()).await?;
+        self.link().transfer_leader(request, option.hard_ttl()).await?;
         Ok(Ok(()))
     }
 
