@@ -1,5 +1,12 @@
 //! Quipu's client library: append, read, consume, administer.
 //!
+//! A [`Client`] is connected to a cluster through any of its nodes, finds the leaders and follows
+//! them. What it promises, retries and means by its errors is docs/client.md.
+//!
+//! # Many records
+//!
+//! A [`Producer`] batches records, keeps their order in each partition, and writes each once:
+//!
 //! ```no_run
 //! use quipu_client::{Client, ClientConfig, ProduceRecord, ProducerConfig};
 //!
@@ -11,6 +18,51 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # One record, on a condition
+//!
+//! [`Client::append`] appends only if nobody has appended since the log was read:
+//!
+//! ```no_run
+//! # use quipu_client::{AppendError, AppendOptions, AppendRecord, Client, FetchOptions};
+//! # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let seen = client.fetch("account", 0, 0, FetchOptions::default()).await?;
+//! let condition =
+//!     AppendOptions { expect_end_offset: Some(seen.high_watermark), ..Default::default() };
+//! match client.append("account", 0, vec![AppendRecord::new("-30")], condition).await {
+//!     Ok(appended) => println!("at {:?}", appended.base_offset),
+//!     Err(AppendError::EndOffsetConflict { end_offset, .. }) => println!("now {end_offset}"),
+//!     Err(error) => println!("{error}; its outcome is {}", error.outcome()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Reading on and on
+//!
+//! A [`Consumer`] reads many partitions ahead of the application and survives failovers without
+//! leaving out or repeating a record; [`Groups`] remember how far an application has come.
+//!
+//! # Errors
+//!
+//! Each error says what happened ([`Code`]), whether it may have happened all the same
+//! ([`Outcome`]), and whether the same call may succeed later:
+//!
+//! ```
+//! use quipu_client::{Code, Outcome, ProduceError};
+//!
+//! let error = ProduceError::Closed { outcome: Outcome::Definite };
+//! assert_eq!(error.code(), Code::Closed);
+//! assert_eq!(error.code().name(), "CLOSED");
+//! assert_eq!(error.outcome(), Outcome::Definite);
+//! assert!(!error.retriable());
+//! ```
+//!
+//! # Inside
+//!
+//! What decides is pure and tested without a server: `routing`, `retry`, `producer/batcher`,
+//! `producer/queue`, `consumer/position`. What runs (`calls`, `producer/sender`,
+//! `consumer/fetcher`) only sequences, on tokio's clock, so that a simulation can replay it.
 
 mod admin;
 mod append;

@@ -310,7 +310,12 @@ impl<P> Queue<P> {
         if is_numbered && definite && error.is(ErrorCode::UnknownProducer) {
             // Only the first batch shows that the partition has forgotten the producer; for one
             // behind it, it says that the first has not arrived.
-            return if index == 0 { self.judge_numbering(0) } else { Verdict::SendAgain(0) };
+            return match (index, self.batches[index].outcome()) {
+                (0, Outcome::Definite) => self.judge_numbering(0),
+                // An earlier attempt may have been appended before the producer was forgotten.
+                (0, Outcome::Unknown) => Verdict::Fail(Outcome::Unknown),
+                _ => Verdict::SendAgain(0),
+            };
         }
         let may_repeat = is_numbered || self.batches[index].outcome() == Outcome::Definite;
         if error.retriable && may_repeat {

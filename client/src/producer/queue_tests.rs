@@ -187,6 +187,20 @@ fn a_forgotten_producer_is_replaced_and_its_batch_sent_again() {
 }
 
 #[test]
+fn a_batch_that_may_be_there_is_not_sent_under_another_id_when_its_producer_is_forgotten() {
+    let now = Instant::now();
+    let mut queue = queue_of(2, now);
+    send(&mut queue, 1, now);
+    queue.on_appended(1, AppendResponse::default());
+    send(&mut queue, 2, now);
+    queue.on_failed(attempt(2, 2), lost(), now, &mut rng());
+    send(&mut queue, 3, now + SECOND);
+    let forgotten = node_says(ErrorCode::UnknownProducer, v1::Outcome::Definite, false);
+    let settled = queue.on_failed(attempt(2, 3), forgotten, now + SECOND, &mut rng());
+    assert_eq!(outcomes(&settled), [(2, Some(Outcome::Unknown))]);
+}
+
+#[test]
 fn batches_of_two_producer_ids_are_not_on_their_way_together() {
     let now = Instant::now();
     let mut queue = queue_of(3, now);
