@@ -7,7 +7,7 @@ SHELL := bash
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help deps build demo test sim bench fmt lint verify
+.PHONY: help deps build demo test sim zoo bench fmt lint verify
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,14 @@ test: deps ## all tests: unit, integration, documentation, short simulation
 
 sim: deps ## simulate a cluster under faults; ARGS go to quipu-sim
 	cargo sim $(ARGS)
+
+# The flags replace those of .cargo/config.toml, so theirs are repeated. A target directory of its
+# own: nothing that has a bug on purpose ever lies where quipud is looked for.
+zoo: export RUSTFLAGS := --cfg tokio_unstable --cfg quipu_zoo
+zoo: export CARGO_TARGET_DIR := target-zoo
+zoo: deps ## plant bugs in nodes and see that the simulator catches each
+	cargo run --locked --package jepsen-style-tests --bin quipu-sim -- zoo \
+	  $(or $(ARGS),--runs 40 --until 10s)
 
 bench: deps ## micro-benchmarks
 	cargo bench --locked --workspace --bench '*' $(ARGS)

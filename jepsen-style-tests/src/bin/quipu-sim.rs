@@ -1,2 +1,308 @@
-//! (begun)
-fn main() {}
+//! The simulator's command line: run seeds, check that runs repeat, visit the zoo.
+//!
+//! Exit codes: 0 all is well; 1 a promise was broken, a run did not repeat, or a planted bug was
+//! not caught; 2 wrong usage, or the simulator itself failed.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use jepsen_style_tests::determinism::{Comparison, compare};
+use jepsen_style_tests::report::Report;
+use jepsen_style_tests::run::{RunOptions, run};
+use jepsen_style_tests::summary::Summary;
+use jepsen_style_tests::sweep::{ONE_RUN, Sweep};
+use jepsen_style_tests::zoo::{BUGS, Bug};
+use tokio::time::Instant;
+
+/// Lines of evidence shown for one violation; all of them are in the report.
+const EVIDENCE_LINES_MAX: usize = 6;
+/// Characters shown of one of them.
+const EVIDENCE_COLUMNS_MAX: usize = 300;
+
+/// Runs a Quipu cluster under faults, in simulated time, and checks that it keeps its promises.
+///
+/// Without a command: run.
+#[derive(Parser)]
+#[command(name = "quipu-sim", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Task>,
+    #[command(flatten)]
+    run: SeedArgs,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run seeds and check every promise
+    Run(SeedArgs),
+    /// Run each seed twice and compare the two runs byte for byte
+    CheckDeterminism(SeedArgs),
+    /// Plant bugs in the nodes and see that each is caught; needs the build of `make zoo`
+    Zoo(ZooArgs),
+    /// One seed in this process; the other commands start it
+    #[command(name = ONE_RUN, hide = true)]
+    OneRun(OneRunArgs),
+}
+
+#[derive(Args, Clone)]
+struct SeedArgs {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds, from the first one on
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+    /// How long clients work under faults, in simulated time: 30s, 500ms, 2m
+    #[arg(long, default_value = "30s")]
+    until: String,
+    /// Runs at a time; by default one for each processor
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+    /// Where the files of each run go, in a folder named by its seed
+    #[arg(long, default_value_os_t = default_folder())]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct ZooArgs {
+    /// Only this bug
+    #[arg(long)]
+    bug: Option<String>,
+    #[command(flatten)]
+    seeds: SeedArgs,
+}
+
+#[derive(Args)]
+struct OneRunArgs {
+    #[arg(long)]
+    seed: u64,
+    #[arg(long)]
+    until: String,
+    #[arg(long)]
+    folder: PathBuf,
+    #[arg(long)]
+    trace_text: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command.unwrap_or(Task::Run(cli.run)) {
+        Task::Run(seeds) => run_seeds(&seeds),
+        Task::CheckDeterminism(seeds) => check_determinism(&seeds),
+        Task::Zoo(zoo) => visit_zoo(&zoo),
+        Task::OneRun(one) => one_run(&one),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run_seeds(args: &SeedArgs) -> anyhow::Result<bool> {
+    let sweep = args.sweep()?;
+    println!("seeds {} to {}, {} of faults each", args.seed, args.last_seed()?, args.until);
+    let started = Instant::now();
+    let mut summary = Summary::default();
+    sweep.run(|report| {
+        print_run(report, &sweep.folder);
+        summary.add(report);
+        true
+    })?;
+    println!("\n{}", summary.table(started.elapsed()));
+    for seed in summary.failed() {
+        println!("REPRODUCE WITH: cargo sim run --seed {seed} --until {}", args.until);
+    }
+    Ok(summary.failed().is_empty())
+}
+
+fn print_run(report: &Report, folder: &Path) {
+    let operations: u64 = report.operations.values().sum();
+    let faults: u64 = report.faults.installed.values().sum();
+    let lost = report.faults.writes_lost;
+    let verdict = if report.violations.is_empty() { "ok" } else { "BROKEN" };
+    println!(
+        "seed {}: {verdict}, {operations} operations, {faults} faults, {lost} un-synced writes lost",
+        report.seed
+    );
+    for found in &report.violations {
+        println!("  {}", found.what);
+        for line in found.evidence.iter().take(EVIDENCE_LINES_MAX) {
+            let shown: String = line.chars().take(EVIDENCE_COLUMNS_MAX).collect();
+            println!("    {shown}");
+        }
+    }
+    if !report.violations.is_empty() {
+        println!("  plan and history: {}", folder.join(report.seed.to_string()).display());
+    }
+}
+
+fn check_determinism(args: &SeedArgs) -> anyhow::Result<bool> {
+    let mut all_same = true;
+    let last = args.last_seed()?;
+    for seed in args.seed..=last {
+        let mut runs: Vec<(Report, PathBuf)> = Vec::new();
+        for name in ["first", "second"] {
+            let folder = args.out.join("determinism").join(name);
+            let sweep = Sweep {
+                seeds: vec![seed],
+                trace_text: true,
+                folder: folder.clone(),
+                ..args.sweep()?
+            };
+            sweep.run(|report| {
+                runs.push((report.clone(), folder.join(seed.to_string())));
+                true
+            })?;
+        }
+        let [(one, one_folder), (other, other_folder)] = runs.as_slice() else {
+            bail!("seed {seed} has {} reports instead of two", runs.len());
+        };
+        match compare((one, one_folder), (other, other_folder)) {
+            Comparison::Same => {
+                println!("seed {seed}: same, {} events, {}", one.trace_events, one.trace_hash);
+            }
+            Comparison::Different(place) => {
+                all_same = false;
+                println!("seed {seed}: DIFFERENT, first here:\n{place}");
+                let until = &args.until;
+                println!(
+                    "REPRODUCE WITH: cargo sim check-determinism --seed {seed} --until {until}"
+                );
+            }
+        }
+    }
+    Ok(all_same)
+}
+
+fn visit_zoo(args: &ZooArgs) -> anyhow::Result<bool> {
+    if !node::version::BUG_ZOO {
+        bail!("this build has no planted bugs; use `make zoo`");
+    }
+    let wanted = |bug: &&Bug| args.bug.as_deref().is_none_or(|name| name == bug.name);
+    let bugs: Vec<&Bug> = BUGS.iter().filter(wanted).collect();
+    if bugs.is_empty() {
+        let names: Vec<&str> = BUGS.iter().map(|bug| bug.name).collect();
+        bail!("no such bug; there are {}", names.join(", "));
+    }
+    let mut all_well = true;
+    for bug in bugs {
+        let folder = args.seeds.out.join("zoo").join(bug.name);
+        let planted = Some(bug.name.to_owned());
+        let sweep = Sweep { folder, planted, ..args.seeds.sweep()? };
+        let (mut runs, mut caught) = (0, None);
+        sweep.run(|report| {
+            runs += 1;
+            let found = report.violations.iter();
+            let mut found = found.filter(|it| bug.caught_as.contains(&it.kind.as_str()));
+            caught =
+                caught.take().or_else(|| found.next().map(|it| (report.seed, it.what.clone())));
+            caught.is_none()
+        })?;
+        match caught {
+            Some((seed, what)) => {
+                println!("{}: caught by seed {seed}, {runs} runs\n  {what}", bug.name);
+            }
+            None => {
+                all_well = false;
+                println!("{}: NOT CAUGHT in {runs} runs\n  {}", bug.name, bug.what);
+            }
+        }
+    }
+    let folder = args.seeds.out.join("zoo").join("clean");
+    let sweep = Sweep { folder, ..args.seeds.sweep()? };
+    let mut clean = Summary::default();
+    sweep.run(|report| {
+        clean.add(report);
+        report.violations.iter().for_each(|it| println!("without a bug: {}", it.what));
+        true
+    })?;
+    let verdict = if clean.failed().is_empty() { "no alarm" } else { "FALSE ALARMS" };
+    println!("without a bug: {verdict} in {} runs", args.seeds.runs);
+    Ok(all_well && clean.failed().is_empty())
+}
+
+fn one_run(args: &OneRunArgs) -> anyhow::Result<bool> {
+    let options = RunOptions {
+        seed: args.seed,
+        until: duration(&args.until)?,
+        folder: args.folder.clone(),
+        trace_text: args.trace_text,
+    };
+    let report = run(&options).context("can't write the files of the run")?;
+    Ok(report.violations.is_empty())
+}
+
+impl SeedArgs {
+    fn last_seed(&self) -> anyhow::Result<u64> {
+        let more = self.runs.checked_sub(1).context("--runs: at least one")?;
+        self.seed.checked_add(more).context("--runs: seeds end at 2^64 - 1")
+    }
+
+    fn sweep(&self) -> anyhow::Result<Sweep> {
+        duration(&self.until)?;
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Ok(Sweep {
+            seeds: (self.seed..=self.last_seed()?).collect(),
+            until: self.until.clone(),
+            folder: self.out.clone(),
+            jobs: self.jobs.map_or(processors, NonZeroUsize::get),
+            trace_text: false,
+            planted: None,
+        })
+    }
+}
+
+fn default_folder() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Path::new(&target).join("sim")
+}
+
+/// A time such as 30s, 500ms or 2m.
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => bail!("--until {text}: write a time such as 30s, 500ms or 2m"),
+    };
+    let number: u64 = number.parse().with_context(|| format!("--until {text}: no number"))?;
+    let ms = number.checked_mul(unit_ms).filter(|ms| (1..=86_400_000).contains(ms));
+    Ok(Duration::from_millis(ms.with_context(|| format!("--until {text}: 1 ms to 24 h"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit() {
+        assert_eq!(duration("30s").expect("a time"), Duration::from_secs(30));
+        assert_eq!(duration("500ms").expect("a time"), Duration::from_millis(500));
+        for bad in ["", "30", "s", "-1s", "0s", "1h", "99999999999999999999s", "1.5s", "é"] {
+            assert!(duration(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn seeds_may_be_run_with_or_without_the_command() {
+        for line in [vec!["quipu-sim", "--seed", "42"], vec!["quipu-sim", "run", "--seed", "42"]] {
+            let cli = Cli::try_parse_from(&line).expect("both are accepted");
+            let Task::Run(args) = cli.command.unwrap_or(Task::Run(cli.run)) else {
+                panic!("{line:?} is a run");
+            };
+            assert_eq!((args.seed, args.runs), (42, 1));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Takes the log lines of simulated nodes and clients into the trace, each with its host.
+//!
+//! Only our own crates at length: others print what differs from run to run (real instants,
+//! addresses of memory). Warnings and errors of nodes are counted, for a run that should have none.
+
+use std::cell::RefCell;
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::trace::Trace;
+
+/// Crates whose lines are taken from `DEBUG` on.
+const OURS: [&str; 2] = ["node", "quipu_client"];
+
+thread_local! {
+    /// The host that runs, as turmoil's span says.
+    static HOST: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// A `tracing` subscriber that writes to a trace.
+pub struct LogLines {
+    trace: Trace,
+}
+
+impl LogLines {
+    /// Lines go into `trace`.
+    pub fn new(trace: Trace) -> Self {
+        Self { trace }
+    }
+}
+
+/// turmoil runs each host inside a span that names it.
+fn is_host_span(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.name() == "node" && metadata.target().starts_with("turmoil")
+}
+
+fn wanted(metadata: &Metadata<'_>) -> bool {
+    if metadata.is_span() {
+        return is_host_span(metadata);
+    }
+    let krate = metadata.target().split("::").next().unwrap_or_default();
+    let least = if OURS.contains(&krate) { Level::DEBUG } else { Level::WARN };
+    *metadata.level() <= least
+}
+
+impl Subscriber for LogLines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        wanted(metadata)
+    }
+
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if wanted(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::DEBUG)
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        // Hosts run one after the other: the span that is made next is the one that is entered.
+        HOST.with_borrow_mut(|host| {
+            host.clear();
+            span.record(&mut HostName(host));
+        });
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, _values: &Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        let (level, target) = (metadata.level(), metadata.target());
+        HOST.with_borrow(|host| {
+            let what = format_args!("{host} {level} {target}:{}", fields.0);
+            self.trace.record("log", what);
+        });
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {
+        HOST.with_borrow_mut(String::clear);
+    }
+}
+
+struct HostName<'a>(&'a mut String);
+
+impl Visit for HostName<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "name" {
+            self.0.push_str(value);
+        }
+    }
+
+    fn record_debug(&mut self, _field: &Field, _value: &dyn fmt::Debug) {}
+}
+
+struct Fields(String);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        }
+        .expect("a string takes all");
+    }
+}

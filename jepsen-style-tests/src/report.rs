@@ -1,0 +1,59 @@
+//! What a run leaves behind: a small report for tables and comparisons, and files for people.
+//!
+//! In the folder of the run: `plan.json`, `history.jsonl`, `report.json`, and `trace.txt` if it was
+//! asked for.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::history::History;
+use crate::nemesis::FaultCounts;
+use crate::plan::Plan;
+
+/// The outcome of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// Simulated time that passed, in milliseconds.
+    pub simulated_ms: u64,
+    /// Hash of everything that could be seen.
+    pub trace_hash: String,
+    /// Events that went into it.
+    pub trace_events: u64,
+    /// Hash of what is on each node's disk at the end, visible rows only.
+    pub disk_hashes: Vec<String>,
+    /// Operations by kind and outcome.
+    pub operations: BTreeMap<String, u64>,
+    /// What the faults did.
+    pub faults: FaultCounts,
+    /// What was wrong. Empty: nothing.
+    pub violations: Vec<Finding>,
+}
+
+/// A violation for the report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Its short name.
+    pub kind: String,
+    /// In plain words.
+    pub what: String,
+    /// The lines of the history that show it.
+    pub evidence: Vec<String>,
+}
+
+/// Writes the files of a run into `folder`, which is made if it is missing.
+///
+/// # Errors
+/// If the folder or a file can't be written.
+pub fn write(folder: &Path, plan: &Plan, history: &History, report: &Report) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    serde_json::to_writer_pretty(File::create(folder.join("plan.json"))?, plan)?;
+    history.write(BufWriter::new(File::create(folder.join("history.jsonl"))?))?;
+    serde_json::to_writer_pretty(File::create(folder.join("report.json"))?, report)?;
+    Ok(())
+}

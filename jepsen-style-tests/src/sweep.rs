@@ -1,0 +1,128 @@
+//! Runs many seeds, each in a process of its own, some at a time.
+//!
+//! A process per seed, because the crates below us keep state per process, and because a run that
+//! aborts must not take the others along. A child writes its report and leaves; what it prints on
+//! standard error goes to a file beside the report.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::report::Report;
+
+/// How often running children are looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The name under which the binary runs one seed in this very process.
+pub const ONE_RUN: &str = "one-run";
+
+/// Which runs, and how.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// Seeds, one run each.
+    pub seeds: Vec<u64>,
+    /// As the person wrote it.
+    pub until: String,
+    /// Each run has a folder in it, named by its seed.
+    pub folder: PathBuf,
+    /// Runs at a time.
+    pub jobs: usize,
+    /// Also write traces as text.
+    pub trace_text: bool,
+    /// The planted bug that nodes shall have. Only in a build of the zoo.
+    pub planted: Option<String>,
+}
+
+/// A process that runs one seed.
+struct Running {
+    seed: u64,
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Sweep {
+    /// Runs all seeds. `each` gets every report, in the order in which runs end, and says whether
+    /// further runs shall begin.
+    ///
+    /// # Errors
+    /// If a child can't be started or ends without a report.
+    pub fn run(&self, mut each: impl FnMut(&Report) -> bool) -> anyhow::Result<()> {
+        let mut seeds = self.seeds.iter().copied();
+        let mut running: Vec<Running> = Vec::new();
+        let mut more = true;
+        loop {
+            while more && running.len() < self.jobs {
+                let Some(seed) = seeds.next() else { break };
+                running.push(self.start(seed)?);
+            }
+            if running.is_empty() {
+                return Ok(());
+            }
+            let mut still = Vec::new();
+            for mut run in running {
+                match run.child.try_wait()? {
+                    None => still.push(run),
+                    Some(status) => {
+                        let report = run.report(&status.to_string());
+                        // Children that still run are waited for also if this one failed.
+                        more &= each(&report?);
+                    }
+                }
+            }
+            running = still;
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn start(&self, seed: u64) -> anyhow::Result<Running> {
+        let folder = self.folder.join(seed.to_string());
+        fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        remove_if_there(&folder.join("report.json"))?;
+        let errors = File::create(folder.join("stderr.txt"))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .arg(ONE_RUN)
+            .args(["--seed", &seed.to_string(), "--until", &self.until])
+            .arg("--folder")
+            .arg(&folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors)
+            .env_remove("QUIPU_ZOO");
+        if self.trace_text {
+            command.arg("--trace-text");
+        }
+        if let Some(planted) = &self.planted {
+            command.env("QUIPU_ZOO", planted);
+        }
+        let child = command.spawn().context("can't start a process for a run")?;
+        Ok(Running { seed, child, folder })
+    }
+}
+
+impl Running {
+    fn report(&self, status: &str) -> anyhow::Result<Report> {
+        let path = self.folder.join("report.json");
+        let Ok(text) = fs::read_to_string(&path) else {
+            let errors = fs::read_to_string(self.folder.join("stderr.txt")).unwrap_or_default();
+            bail!("the run of seed {} left no report ({status}):\n{}", self.seed, tail(&errors));
+        };
+        serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
