@@ -349,7 +349,8 @@ impl Formation {
         let deadline = Instant::now() + limits::PROPOSAL_MAX;
         let holder = member.fresh_metadata(deadline).await?;
         let holder = holder.node_by_label(node.label).map(|(holder, _)| holder);
-        let replaces_dead = holder.is_some_and(|it| it != uuid && !member.liveness().is_alive(it));
+        let replaces_dead =
+            holder.is_some_and(|it| it != uuid && member.liveness().was_found_dead(it));
         let command = MetadataCommand::RegisterNode(RegisterNode { node, replaces_dead });
         match member.propose(command, deadline).await? {
             MetadataOutcome::NodeAdded

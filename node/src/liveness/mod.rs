@@ -151,6 +151,12 @@ impl Liveness {
         node == self.me || self.opinion_of(node) != Opinion::Dead
     }
 
+    /// This node has asked for it, and has had no answer for long enough. A node that nobody asked
+    /// for yet is neither alive nor found dead.
+    pub(crate) fn was_found_dead(&self, node: NodeUuid) -> bool {
+        lock(&self.watched).get(&node).is_some_and(|peer| peer.was_dead)
+    }
+
     /// Other nodes that are alive.
     pub(crate) fn alive_peers(&self) -> usize {
         let now = self.now_ms();
