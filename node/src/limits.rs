@@ -246,7 +246,7 @@ pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
 pub const PRODUCER_IDS_TAKEN: u32 = 1_000;
 /// Between two looks at the disk.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Retention is looked at in every so many rounds of upkeep.
-pub const RETENTION_EVERY_ROUNDS: u64 = 5;
+/// Between two looks at what retention lets go of.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(5);
 /// A fresh node that was told whom to join asks again after this long.
 pub const JOIN_RETRY: Duration = Duration::from_millis(500);

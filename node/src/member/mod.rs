@@ -169,6 +169,7 @@ impl Member {
         self.spawn(self.liveness.clone().tend());
         self.spawn(self.clone().reconcile_always());
         self.spawn(self.clone().keep_up());
+        self.spawn(self.clone().retain_always());
     }
 
     /// Runs a task until the node stops.

@@ -8,24 +8,24 @@ use crate::storage::LogWriterStats;
 
 impl Member {
     pub(super) async fn keep_up(self: Arc<Self>) {
-        let mut round: u64 = 0;
         let mut writer = self.ground.writer.stats();
         loop {
             self.watch_disk();
             writer = self.count_writes(&writer);
-            if round.is_multiple_of(limits::RETENTION_EVERY_ROUNDS) {
-                self.retain().await;
-            }
-            round = round.wrapping_add(1);
             tokio::time::sleep(limits::UPKEEP_INTERVAL).await;
         }
     }
 
-    async fn retain(&self) {
-        for replica in self.registry.all() {
-            if let Some(partition) = replica.partition() {
-                partition.retain().await;
+    /// On its own: a leader without a majority waits for its proposal, and the disk must be
+    /// watched all the while.
+    pub(super) async fn retain_always(self: Arc<Self>) {
+        loop {
+            for replica in self.registry.all() {
+                if let Some(partition) = replica.partition() {
+                    partition.retain().await;
+                }
             }
+            tokio::time::sleep(limits::RETENTION_INTERVAL).await;
         }
     }
 
