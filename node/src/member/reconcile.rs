@@ -183,6 +183,7 @@ impl Member {
     /// Deletes replicas that the metadata does not know any more.
     async fn drop_what_is_not(&self, metadata: &MetadataState) {
         let seen = metadata.applied().map_or(0, |applied| applied.index);
+        self.drop_left_over(metadata).await;
         for replica in self.registry.all() {
             let hosted = replica.hosted();
             if hosted.kind == HostedKind::Metadata || hosted.since > seen {
@@ -207,6 +208,24 @@ impl Member {
         }
         if self.leads_metadata() {
             self.settle_lost(metadata).await;
+        }
+    }
+
+    /// Of deleted groups: what a replica that never opened has left on the disk, and those whose
+    /// end the metadata has not heard of, because nobody led it just then.
+    async fn drop_left_over(&self, metadata: &MetadataState) {
+        for (group, record) in metadata.groups().iter().filter(|(_, it)| it.is_deleted()) {
+            let here = |replica: &&Placed| replica.node == self.ground.me;
+            let gone: Vec<_> = record.retiring.iter().filter(here).map(|it| it.id).collect();
+            if gone.is_empty() || self.registry.replica(*group).is_some() {
+                continue;
+            }
+            if let Err(error) = self.registry.remove(*group).await {
+                tracing::error!(%group, %error, "its data could not be deleted");
+                continue;
+            }
+            let group = *group;
+            self.propose_quietly(MetadataCommand::ReplicasSettled { group, gone }).await;
         }
     }
 
