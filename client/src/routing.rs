@@ -13,8 +13,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a node that could not be reached is asked last, and not believed to lead.
+/// How long a node that could not be reached is not believed to lead, and asked last. Asked last
+/// for twice as long each time it fails again, since a silent node costs a timeout.
 const AVOIDED_UNREACHABLE: Duration = Duration::from_millis(500);
+/// Asked last no longer than this.
+const AVOIDED_MAX: Duration = Duration::from_secs(30);
 /// How long a node that says it does not lead is not believed to lead.
 const AVOIDED_REFUSED: Duration = Duration::from_millis(100);
 /// Groups whose coordinator is remembered. When there are more, all are learned anew.
@@ -31,10 +34,17 @@ pub(crate) struct Routing {
     /// Group to the address that answered for it last.
     coordinators: BTreeMap<String, String>,
     metadata_leader: Option<String>,
-    /// Address to the time until which it is asked last.
-    avoided: BTreeMap<String, Instant>,
+    avoided: BTreeMap<String, Avoided>,
     /// Place in the rotation of nodes.
     turn: usize,
+}
+
+/// A node that is asked last.
+#[derive(Debug, Clone, Copy)]
+struct Avoided {
+    until: Instant,
+    /// In a row.
+    failures: u32,
 }
 
 /// What is known of one topic.
@@ -177,9 +187,8 @@ impl Routing {
 
     /// `address` could not be reached, or stopped answering.
     pub(crate) fn on_unreachable(&mut self, address: &str, now: Instant) {
+        self.ask_last(address, 1, now);
         let until = now + AVOIDED_UNREACHABLE;
-        self.avoided.retain(|_, until| *until > now);
-        self.on_suspected(address, now);
         self.coordinators.retain(|_, coordinator| coordinator != address);
         self.metadata_leader.take_if(|leader| leader == address);
         for leader in self.topics.values_mut().flat_map(|route| &mut route.leaders) {
@@ -189,7 +198,17 @@ impl Routing {
 
     /// `address` does not answer. It is asked last, but may still lead.
     pub(crate) fn on_suspected(&mut self, address: &str, now: Instant) {
-        self.avoided.insert(address.to_owned(), now + AVOIDED_UNREACHABLE);
+        self.ask_last(address, 0, now);
+    }
+
+    fn ask_last(&mut self, address: &str, failures_more: u32, now: Instant) {
+        // Those that failed long ago are forgotten: addresses may change for ever.
+        self.avoided.retain(|_, known| known.until + AVOIDED_MAX > now);
+        let failures = self.avoided.get(address).map_or(0, |known| known.failures);
+        let failures = failures.saturating_add(failures_more);
+        let wait = AVOIDED_UNREACHABLE.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        let avoided = Avoided { until: now + wait.min(AVOIDED_MAX), failures };
+        self.avoided.insert(address.to_owned(), avoided);
     }
 
     /// `address` answered.
@@ -209,7 +228,7 @@ impl Routing {
         self.turn = self.turn.wrapping_add(1);
         all.rotate_left(first);
         // Stable: those that may be asked keep their turn.
-        all.sort_by_key(|address| self.avoided.get(address).is_some_and(|until| *until > now));
+        all.sort_by_key(|address| self.avoided.get(address).is_some_and(|known| known.until > now));
         all
     }
 

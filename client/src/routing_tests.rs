@@ -113,6 +113,28 @@ fn a_node_that_cannot_be_reached_leads_nothing_and_is_asked_last() {
 }
 
 #[test]
+fn a_node_that_fails_again_and_again_is_asked_last_for_longer_until_it_answers() {
+    let mut now = Instant::now();
+    let mut routing = routing();
+    for _ in 0..10 {
+        routing.on_unreachable("a:1", now);
+        now += LATER * 60;
+    }
+    routing.on_unreachable("a:1", now);
+    let asked_first =
+        |routing: &mut Routing, at| (0..2).any(|_| routing.nodes_in_turn(at)[0] == "a:1");
+    assert!(asked_first(&mut routing, now + LATER), "long ago is forgotten");
+    for _ in 0..10 {
+        routing.on_unreachable("a:1", now);
+        now += LATER;
+    }
+    assert!(!asked_first(&mut routing, now + LATER * 20));
+    assert!(asked_first(&mut routing, now + LATER * 40));
+    routing.on_reachable("a:1");
+    assert!(asked_first(&mut routing, now));
+}
+
+#[test]
 fn nodes_that_the_cluster_names_are_asked_too() {
     let now = Instant::now();
     let mut routing = routing();

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use quipu_client::{
-    AppendError, AppendOptions, AppendRecord, Client, Code, ConnectError, ErrorCode, FetchOptions,
-    Outcome, Position, ReadError, ReadLevel,
+    AppendError, AppendOptions, AppendRecord, Client, ClientConfig, Code, ConnectError, ErrorCode,
+    FetchOptions, Outcome, Position, ReadError, ReadLevel,
 };
 use tokio::time::Instant;
 
-use crate::fake::{FakeCluster, Fate, address, final_refusal, refusal, unknown};
+use crate::fake::{FakeCluster, Fate, address, final_refusal, refusal, settle, unknown};
 
 fn one(value: &str) -> Vec<AppendRecord> {
     vec![AppendRecord::new(value.to_owned())]
@@ -98,6 +98,41 @@ async fn a_dead_leader_is_replaced_as_soon_as_another_is_elected() {
         client.append("t", 0, one("b"), AppendOptions::default()).await.unwrap();
     }
     assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_because_its_node_is_dead_is_sent_to_the_next_leader() {
+    let cluster = FakeCluster::start(1);
+    let client = cluster.client().await;
+    client.append("t", 0, one("a"), AppendOptions::default()).await.unwrap();
+    cluster.network.kill(&address(1));
+    settle().await;
+    cluster.elect(Some(2));
+    client.append("t", 0, one("b"), AppendOptions::default()).await.unwrap();
+    let error = client.admin().at_node(1).health().await.unwrap_err();
+    assert_eq!((error.code(), error.outcome()), (Code::Unreachable, Outcome::Definite));
+}
+
+#[tokio::test]
+async fn a_tcp_connection_that_is_refused_is_definite() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let error = Client::connect(ClientConfig::new([address])).await.unwrap_err();
+    let ConnectError::Unreachable { tried } = error else { panic!("{error}") };
+    assert_eq!(tried[0].1.code, Code::Unreachable);
+    assert_eq!(tried[0].1.outcome, Outcome::Definite);
+}
+
+#[tokio::test]
+async fn nodes_are_reached_over_tcp() {
+    let cluster = FakeCluster::start(1);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    cluster.serve_tcp(1, listener);
+    let client = Client::connect(ClientConfig::new([address.clone()])).await.unwrap();
+    let described = client.admin().at_address(address).describe_cluster().await.unwrap();
+    assert_eq!(described.asked_node, 1);
 }
 
 #[tokio::test(start_paused = true)]

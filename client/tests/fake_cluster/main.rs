@@ -12,3 +12,4 @@ mod consuming;
 mod fake;
 mod groups_and_admin;
 mod producing;
+mod random_trouble;

@@ -11,9 +11,11 @@ use quipu_proto::v1::list_offsets_request::Position;
 use quipu_proto::v1::log_server::{Log, LogServer};
 use quipu_proto::v1::{self, ErrorCode};
 use quipu_proto::{MESSAGE_BYTES_MAX, status_of_error};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnboundedReceiverStream};
+use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{FakeCluster, FakePartition, FakeTopic, Fate, State, address, final_refusal, refusal};
@@ -29,16 +31,23 @@ struct Node {
 
 impl FakeCluster {
     pub(crate) fn serve(&self, id: u64) {
-        let node = Node { id, cluster: self.clone() };
         let incoming = UnboundedReceiverStream::new(self.network.listen(&address(id)));
+        tokio::spawn(self.router(id).serve_with_incoming(incoming));
+    }
+
+    pub(crate) fn serve_tcp(&self, id: u64, listener: TcpListener) {
+        tokio::spawn(self.router(id).serve_with_incoming(TcpListenerStream::new(listener)));
+    }
+
+    fn router(&self, id: u64) -> Router {
+        let node = Node { id, cluster: self.clone() };
         let log = LogServer::new(node.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let server = tonic::transport::Server::builder()
+        tonic::transport::Server::builder()
             .add_service(log)
             .add_service(GroupsServer::new(node.clone()))
-            .add_service(AdminServer::new(node));
-        tokio::spawn(server.serve_with_incoming(incoming));
+            .add_service(AdminServer::new(node))
     }
 }
 
