@@ -143,7 +143,7 @@ impl Formation {
             };
         }
         let (founders, cluster) = self.ask_all(addresses).await?;
-        let cluster = cluster.unwrap_or_else(|| ClusterId(crate::env::random_uuid()));
+        let cluster = cluster.unwrap_or_else(|| cluster_of(&founders));
         let request = pb::AdoptRequest {
             cluster_id: bytes_of(cluster.0),
             members: founders.iter().map(member_of).collect(),
@@ -380,6 +380,13 @@ impl Formation {
             members: members.collect(),
         })
     }
+}
+
+/// The id of the cluster that these nodes form: the same whichever of them is asked, so that two
+/// requests at once make one cluster. As random as the nodes' own ids are.
+fn cluster_of(founders: &[Founder]) -> ClusterId {
+    let mixed = founders.iter().fold(0, |mixed, founder| mixed ^ founder.uuid.as_u128());
+    ClusterId(uuid::Builder::from_random_bytes(mixed.to_be_bytes()).into_uuid())
 }
 
 fn member_of(founder: &Founder) -> pb::Member {

@@ -132,6 +132,7 @@ impl Member {
                 members.extend(self.own_spec());
             } else if let Some(link) = self.ground.peers.get(uuid)
                 && let Ok(hello) = link.hello(limits::HELLO_MAX).await
+                && hello.cluster_id.as_ref() == self.cluster_id.0.as_bytes()
             {
                 members.extend(node_spec(uuid, hello.node_id, &hello.address, &hello.version));
             }

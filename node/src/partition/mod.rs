@@ -46,6 +46,7 @@ pub(crate) struct Partition {
     pub(crate) topic: TopicName,
     context: Arc<PartitionContext>,
     raft: Arc<RaftGroup>,
+    pulse: Arc<Pulse>,
     shared: Arc<PartitionShared>,
     reader: BatchReader,
     appender: Appender,
@@ -66,9 +67,10 @@ impl Partition {
     pub(crate) fn new(parts: PartitionParts) -> Self {
         let PartitionParts { topic, config, context, raft, shared, pulse } = parts;
         let reader = BatchReader { log: raft.log().clone(), index: shared.index.clone() };
-        let appender = Appender::start(raft.clone(), shared.clone(), context.clone(), pulse);
+        let appender =
+            Appender::start(raft.clone(), shared.clone(), context.clone(), pulse.clone());
         let config = watch::Sender::new(config);
-        Self { topic, context, raft, shared, reader, appender, config }
+        Self { topic, context, raft, pulse, shared, reader, appender, config }
     }
 
     pub(crate) fn group(&self) -> GroupId {

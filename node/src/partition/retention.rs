@@ -38,6 +38,7 @@ impl Partition {
         let mut clock = HybridClock::default();
         clock.observe(view.time_last);
         let time = clock.stamp(now_ms);
+        self.pulse.touch();
         let command = LogCommand::AdvanceStart(AdvanceStart { time, rung_index }).encode();
         let deadline = Instant::now() + limits::PROPOSAL_MAX;
         if let Err(failure) = self.raft.execute(command, deadline).await {

@@ -13,7 +13,7 @@ use node_core::position::RaftPosition;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::ForwardReason;
 use openraft::error::{ClientWriteError, ForwardToLeader, InitializeError, RaftError};
-use openraft::raft::{ReadPolicy, TransferLeaderRequest};
+use openraft::raft::{ReadPolicy, TransferLeaderError, TransferLeaderRequest};
 use openraft::{Instant as _, ServerState};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -392,9 +392,13 @@ impl RaftGroup {
         };
         match handed {
             Ok(Ok(())) => {}
-            Ok(Err(refused)) => {
+            Ok(Err(refused @ TransferLeaderError::LogNotFlushed { .. })) => {
                 tracing::info!(group = %self.group, %refused, "takes over by an election");
                 drop(self.raft.trigger().elect(false).await);
+            }
+            // Somebody else was elected meanwhile, or is about to be: ask before disturbing it.
+            Ok(Err(TransferLeaderError::VoteChanged { .. })) => {
+                drop(self.raft.trigger().elect(true).await);
             }
             Err(fatal) => tracing::warn!(group = %self.group, %fatal, "can't take over"),
         }
