@@ -56,7 +56,7 @@ async fn run(seed: u64) {
         linger: Duration::from_millis(rng.u64(..3)),
         batch_bytes: 80 + rng.usize(..200),
         in_flight: rng.u32(1..=8),
-        delivery_timeout: Duration::from_secs(rng.u64(2..20)),
+        delivery_timeout: Duration::from_millis(rng.u64(300..4000)),
         ..ProducerConfig::default()
     };
     let producer = client.producer(config).unwrap();
