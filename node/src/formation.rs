@@ -2,8 +2,8 @@
 //!
 //! A fresh node waits. `InitCluster`, sent to one of several fresh nodes, makes them a cluster:
 //! that node asks who the others are, has each of them adopt the cluster's id and the list of
-//! members, and adopts both itself. Every step may be repeated. A fresh node that was told whom to join
-//! asks those until one takes it in. What a node once adopted it keeps for ever.
+//! members, and adopts both itself. Every step may be repeated. A fresh node that was told whom to
+//! join asks those until one takes it in. What a node once adopted it keeps for ever.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
