@@ -149,6 +149,8 @@ pub const HEARTBEATS_QUEUED_MAX: usize = 1_024;
 pub const HEARTBEATS_ANSWER_MAX: Duration = Duration::from_millis(1_000);
 /// An append that a peer leaves unanswered for so long ends the stream: the peer hangs.
 pub const APPEND_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Bytes of one group's append stream that a follower has taken and not yet answered.
+pub const APPEND_STREAM_BYTES_MAX: usize = 8 << 20;
 /// A checkpoint is sent and installed within this time, or sent again.
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Connecting to a peer is given up after this long.

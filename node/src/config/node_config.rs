@@ -92,7 +92,7 @@ impl Default for NodeConfig {
             log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
             append_in_flight_bytes_max: 64 << 20,
             disk_reserve_bytes: 512 << 20,
-            storage: StorageConfig { cache_bytes: 128 << 20, write_buffer_bytes: 64 << 20 },
+            storage: StorageConfig { cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 },
             election_timeout: Duration::from_millis(1500),
             heartbeat: Duration::from_millis(300),
         }

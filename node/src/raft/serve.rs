@@ -1,12 +1,17 @@
 //! What other replicas ask of this one: appends, votes, snapshots, leadership, read index, entries.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use futures::{Stream, StreamExt};
 use openraft::raft::TransferLeaderRequest;
 use quipu_proto::peer::v1 as pb;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::group::{RaftFailure, RaftGroup, Role};
 use super::types::{Snapshot, SnapshotMeta};
 use super::wire::{self, Malformed};
+use crate::limits;
 
 /// Why a call from another replica is not answered with its answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +30,32 @@ fn stopped(error: impl std::fmt::Display) -> Refusal {
     Refusal::Raft(RaftFailure::Stopped(error.to_string()))
 }
 
+/// What a request counts for among the unanswered bytes of its stream.
+fn permits_of(request: &pb::AppendEntriesRequest) -> u32 {
+    let bytes: usize = request.entries.iter().map(|entry| entry.payload.len()).sum();
+    u32::try_from(bytes.clamp(1, limits::APPEND_STREAM_BYTES_MAX)).unwrap_or(u32::MAX)
+}
+
 impl RaftGroup {
-    /// Answers a stream of appends, in order. A malformed request ends it.
+    /// Answers a stream of appends, in order. A malformed request ends it. No more of it is read
+    /// while [`limits::APPEND_STREAM_BYTES_MAX`] are unanswered: openraft itself takes all that
+    /// comes, and a leader that is faster than this disk would fill the memory.
     pub(crate) fn serve_appends(
         &self,
         requests: impl Stream<Item = pb::AppendEntriesRequest> + Send + 'static,
     ) -> impl Stream<Item = Result<pb::AppendEntriesResponse, Refusal>> + Send + 'static {
+        let room = Arc::new(Semaphore::new(limits::APPEND_STREAM_BYTES_MAX));
+        let unanswered: Arc<Mutex<VecDeque<OwnedSemaphorePermit>>> = Arc::default();
+        let held = unanswered.clone();
+        let requests = requests.then(move |request| {
+            let (room, held) = (room.clone(), held.clone());
+            async move {
+                if let Ok(permit) = room.acquire_many_owned(permits_of(&request)).await {
+                    held.lock().unwrap_or_else(PoisonError::into_inner).push_back(permit);
+                }
+                request
+            }
+        });
         let requests = requests.map(wire::append_from_pb);
         let requests = requests.take_while(|request| {
             if let Err(malformed) = request {
@@ -39,9 +64,12 @@ impl RaftGroup {
             futures::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
-        self.raft().stream_append(requests).map(|answer| match answer {
-            Ok(result) => Ok(wire::append_result_to_pb(result)),
-            Err(fatal) => Err(stopped(fatal)),
+        self.raft().stream_append(requests).map(move |answer| {
+            drop(unanswered.lock().unwrap_or_else(PoisonError::into_inner).pop_front());
+            match answer {
+                Ok(result) => Ok(wire::append_result_to_pb(result)),
+                Err(fatal) => Err(stopped(fatal)),
+            }
         })
     }
 

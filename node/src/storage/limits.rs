@@ -9,7 +9,7 @@ pub const GROUP_COMMIT_REQUESTS_MAX: usize = 4096;
 
 /// Bytes that may wait in the log writer's queue. When they are reached `room()` waits; `submit`
 /// itself never refuses, so the queue exceeds this by what callers send without asking for room.
-pub const WRITER_QUEUE_BYTES_MAX: usize = 64 << 20;
+pub const WRITER_QUEUE_BYTES_MAX: usize = 32 << 20;
 
 /// What a waiting request costs in the queue beyond its batch.
 pub const WRITER_REQUEST_BYTES: usize = 128;
