@@ -22,6 +22,7 @@ compile_error!(
 pub mod checkers;
 pub mod determinism;
 pub mod history;
+pub mod live;
 pub mod log_lines;
 pub mod nemesis;
 pub mod observations;

@@ -1,10 +1,12 @@
 //! Takes the log lines of simulated nodes and clients into the trace, each with its host.
 //!
 //! Only our own crates at length: others print what differs from run to run (real instants,
-//! addresses of memory). Warnings and errors of nodes are counted, for a run that should have none.
+//! addresses of memory). Lines at level `ERROR` are kept: they ask a person to act, and no fault of
+//! the simulation is one that a cluster can't mend by itself.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -22,15 +24,37 @@ thread_local! {
     static HOST: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// The first lines at level `ERROR`. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct ErrorLines(Arc<Mutex<Vec<String>>>);
+
+impl ErrorLines {
+    /// Lines kept.
+    const COUNT_MAX: usize = 10;
+
+    /// The lines so far.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() < Self::COUNT_MAX {
+            lines.push(line);
+        }
+    }
+}
+
 /// A `tracing` subscriber that writes to a trace.
 pub struct LogLines {
     trace: Trace,
+    errors: ErrorLines,
 }
 
 impl LogLines {
-    /// Lines go into `trace`.
-    pub fn new(trace: Trace) -> Self {
-        Self { trace }
+    /// Lines go into `trace`, errors also into `errors`.
+    pub fn new(trace: Trace, errors: ErrorLines) -> Self {
+        Self { trace, errors }
     }
 }
 
@@ -82,6 +106,9 @@ impl Subscriber for LogLines {
         HOST.with_borrow(|host| {
             let what = format_args!("{host} {level} {target}:{}", fields.0);
             self.trace.record("log", what);
+            if *level == Level::ERROR {
+                self.errors.add(format!("{host} {target}:{}", fields.0));
+            }
         });
     }
 

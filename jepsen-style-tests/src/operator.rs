@@ -74,6 +74,8 @@ impl Operator {
         };
         if let Err(violation) = demanded.await {
             self.complaints.borrow_mut().push(violation);
+            // Nothing that comes later would say more.
+            self.phase.send_replace(Phase::Ending);
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::checkers::check_all;
 use crate::history::Recorder;
-use crate::log_lines::LogLines;
+use crate::log_lines::{ErrorLines, LogLines};
 use crate::nemesis::{FaultCounts, LeaderBoard, Nemesis};
 use crate::observations::Observations;
 use crate::operator::{Complaints, Operator};
@@ -52,7 +52,9 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
         true => Trace::to_file(&options.folder.join("trace.txt"))?,
         false => Trace::new(),
     };
-    let _lines = tracing::subscriber::set_default(LogLines::new(trace.clone()));
+    let errors = ErrorLines::default();
+    let lines = LogLines::new(trace.clone(), errors.clone());
+    let _lines = tracing::subscriber::set_default(lines);
     let plan = Plan::draw(options.seed, options.until);
     let mut stage = Stage::set(&plan, trace.clone());
     let faults = stage.play(&plan);
@@ -60,6 +62,8 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
     let history = stage.recorder.history();
     let mut violations = stage.complaints.take();
     violations.extend(check_all(&Observations::of(&history)));
+    let errors = errors.take().into_iter();
+    violations.extend(errors.map(|line| Violation::ErrorLogged { line }));
     let findings = violations.iter().map(|violation| Finding {
         kind: violation.kind().to_owned(),
         what: violation.to_string(),

@@ -50,6 +50,15 @@ pub enum Violation {
         /// Invoked after that, stands first.
         second: u64,
     },
+    /// The records of one append do not stand together, or were not seen together.
+    TornBatch {
+        /// The partition.
+        partition: u32,
+        /// The append.
+        append: u64,
+        /// The operation that saw a part.
+        operation: u64,
+    },
     /// A linearizable read did not see what had been acknowledged or read before it began.
     StaleRead {
         /// The partition.
@@ -135,6 +144,11 @@ pub enum Violation {
         /// What it said.
         reason: String,
     },
+    /// A node asked for a person's help. Nothing that the faults of a run do needs it.
+    ErrorLogged {
+        /// The line.
+        line: String,
+    },
     /// The code of a node or of the client library panicked.
     Panicked {
         /// Message and place.
@@ -178,6 +192,7 @@ impl Violation {
             Self::ValueAtTwoOffsets { .. } => "duplicated",
             Self::OffsetMissing { .. } => "hole",
             Self::AppendsReordered { .. } => "reordered",
+            Self::TornBatch { .. } => "torn-batch",
             Self::StaleRead { .. } => "stale-read",
             Self::PhantomRead { .. } => "phantom",
             Self::DamagedRead { .. } => "damaged-read",
@@ -187,6 +202,7 @@ impl Violation {
             Self::ReplicasDiffer { .. } => "replicas-differ",
             Self::NotServing { .. } => "not-serving",
             Self::NodeStopped { .. } => "node-stopped",
+            Self::ErrorLogged { .. } => "error-logged",
             Self::Panicked { .. } => "panicked",
         }
     }
@@ -202,6 +218,7 @@ impl Violation {
                 seen.iter().map(|seen| seen.operation).collect()
             }
             Self::AppendsReordered { first, second, .. } => vec![*first, *second],
+            Self::TornBatch { append, operation, .. } => vec![*append, *operation],
             Self::StaleRead { read, shown_by, .. } => vec![*shown_by, *read],
             Self::PhantomRead { read, .. } | Self::DamagedRead { read, .. } => vec![*read],
             Self::GroupOffsetFell { fetch, shown_by, .. } => vec![*shown_by, *fetch],
@@ -210,6 +227,7 @@ impl Violation {
             Self::OffsetMissing { .. }
             | Self::NotServing { .. }
             | Self::NodeStopped { .. }
+            | Self::ErrorLogged { .. }
             | Self::Panicked { .. } => Vec::new(),
         }
     }
@@ -249,6 +267,11 @@ impl fmt::Display for Violation {
                 f,
                 "reordered: in partition {partition}, append {first} had returned when append \
                  {second} was invoked, and stands behind it"
+            ),
+            Self::TornBatch { partition, append, operation } => write!(
+                f,
+                "torn batch: in partition {partition}, operation {operation} saw a part of append \
+                 {append}"
             ),
             Self::StaleRead { partition, read, node, end, needed, shown_by } => write!(
                 f,
@@ -296,6 +319,7 @@ impl Violation {
                 write!(f, "not serving: all faults were removed, and {what}")
             }
             Self::NodeStopped { reason } => write!(f, "node stopped: {reason}"),
+            Self::ErrorLogged { line } => write!(f, "error logged: {line}"),
             Self::Panicked { what } => write!(f, "panicked: {what}"),
             _ => Ok(()),
         }

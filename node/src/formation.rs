@@ -70,6 +70,8 @@ pub(crate) struct Formation {
     /// Held while the identity changes, so that two adoptions can't interleave.
     identity: Mutex<NodeIdentity>,
     member: watch::Sender<Option<Arc<Member>>>,
+    /// The disk belonged to a cluster when the node started.
+    resumes: bool,
 }
 
 /// One founding member, as everybody has it.
@@ -81,12 +83,19 @@ struct Founder {
 
 impl Formation {
     pub(crate) fn new(ground: Ground, identity: NodeIdentity) -> Arc<Self> {
-        Arc::new(Self { ground, identity: Mutex::new(identity), member: watch::Sender::new(None) })
+        let resumes = identity.cluster.is_some();
+        let (identity, member) = (Mutex::new(identity), watch::Sender::new(None));
+        Arc::new(Self { ground, identity, member, resumes })
     }
 
     /// The member this node is; `None` while it belongs to no cluster.
     pub(crate) fn member(&self) -> Option<Arc<Member>> {
         self.member.borrow().clone()
+    }
+
+    /// The node belongs to a cluster already, even while it is not a member again yet.
+    pub(crate) fn resumes(&self) -> bool {
+        self.resumes
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Option<Arc<Member>>> {

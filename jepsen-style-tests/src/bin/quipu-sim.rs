@@ -64,6 +64,9 @@ struct SeedArgs {
     /// Runs at a time; by default one for each processor
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
+    /// Also write trace.txt: everything that arrived at a socket or was logged
+    #[arg(long)]
+    trace: bool,
     /// Where the files of each run go, in a folder named by its seed
     #[arg(long, default_value_os_t = default_folder())]
     out: PathBuf,
@@ -131,7 +134,8 @@ fn print_run(report: &Report, folder: &Path) {
     let lost = report.faults.writes_lost;
     let verdict = if report.violations.is_empty() { "ok" } else { "BROKEN" };
     println!(
-        "seed {}: {verdict}, {operations} operations, {faults} faults, {lost} un-synced writes lost",
+        "seed {}: {verdict}, {operations} operations, {faults} faults, \
+         {lost} un-synced writes lost",
         report.seed
     );
     for found in &report.violations {
@@ -256,7 +260,7 @@ impl SeedArgs {
             until: self.until.clone(),
             folder: self.out.clone(),
             jobs: self.jobs.map_or(processors, NonZeroUsize::get),
-            trace_text: false,
+            trace_text: self.trace,
             planted: None,
         })
     }

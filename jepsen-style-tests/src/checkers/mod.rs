@@ -12,6 +12,7 @@
 //! | `one_value_per_offset` | one record per offset, one offset per record |
 //! | `offsets_are_dense` | no offset is left out |
 //! | `appends_follow_real_time` | an append stands behind those acknowledged before it began |
+//! | `batches_are_atomic` | the records of one append stand together and appear together |
 //! | `linearizable_reads` | a read sees what was acknowledged or read before it began |
 //! | `reads_return_what_was_sent` | nothing from nowhere, nothing that was refused, no damage |
 //! | `producers_are_not_refused` | who numbers its batches rightly is not told otherwise |
@@ -20,6 +21,7 @@
 
 pub mod acked_appends_survive;
 pub mod appends_follow_real_time;
+pub mod batches_are_atomic;
 pub mod group_offsets_never_fall;
 pub mod linearizable_reads;
 pub mod offsets_are_dense;
@@ -35,11 +37,12 @@ use crate::violation::Violation;
 
 type PartitionCheck = fn(u32, &PartitionObservations) -> Result<(), Violation>;
 
-const PARTITION_CHECKS: [PartitionCheck; 8] = [
+const PARTITION_CHECKS: [PartitionCheck; 9] = [
     acked_appends_survive::check,
     one_value_per_offset::check,
     offsets_are_dense::check,
     appends_follow_real_time::check,
+    batches_are_atomic::check,
     linearizable_reads::check,
     reads_return_what_was_sent::check,
     producers_are_not_refused::check,

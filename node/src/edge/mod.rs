@@ -70,7 +70,9 @@ impl Door {
         if self.ground.stop.is_cancelled() {
             return Err(Refusal::stopping());
         }
-        self.formation.member().ok_or_else(Refusal::not_initialized)
+        self.formation.member().ok_or_else(|| {
+            if self.formation.resumes() { Refusal::starting() } else { Refusal::not_initialized() }
+        })
     }
 
     /// The answer of `call`, unless the node stops first.

@@ -160,6 +160,12 @@ impl Refusal {
         Self::new(ErrorCode::NotInitialized, message)
     }
 
+    /// The node belongs to a cluster, and is opening what its disk has of it.
+    pub(super) fn starting() -> Self {
+        let message = "this node is starting; ask another one, or again in a moment";
+        Self::new(ErrorCode::LeaderUnknown, message)
+    }
+
     pub(super) fn stopping() -> Self {
         Self::new(ErrorCode::Stopping, "this node is stopping; ask another one")
     }
