@@ -31,7 +31,7 @@ enum Host {
 pub struct NotAnAddress;
 
 impl Address {
-    /// Whether this is 0.0.0.0 or [::]: good to listen on, impossible to connect to.
+    /// Whether this is 0.0.0.0 or `[::]`: good to listen on, impossible to connect to.
     pub fn is_unspecified(&self) -> bool {
         matches!(self.host, Host::Ip(ip) if ip.is_unspecified())
     }
