@@ -126,12 +126,28 @@ impl Liveness {
         }
     }
 
-    /// Acts when a node is found dead, or alive again.
+    /// Looks at a node after a beat to it has ended.
     fn note_opinion(&self, node: NodeUuid, failed: bool) {
+        let changed = self.note_change(node);
+        if changed || failed || self.someone_is_dead() {
+            self.look_now.notify_one();
+        }
+    }
+
+    /// A node that hangs answers no beat, and its last one ends long after it was found dead.
+    pub(super) fn note_silence(&self) {
+        let nodes: Vec<NodeUuid> = lock(&self.watched).keys().copied().collect();
+        for node in nodes {
+            self.note_change(node);
+        }
+    }
+
+    /// Acts when a node is found dead, or alive again. Answers whether it was.
+    fn note_change(&self, node: NodeUuid) -> bool {
         let now = self.now_ms();
         let (died, came_back) = {
             let mut watched = lock(&self.watched);
-            let Some(peer) = watched.get_mut(&node) else { return };
+            let Some(peer) = watched.get_mut(&node) else { return false };
             let dead = peer.opinion.state(now) == Opinion::Dead;
             let (died, came_back) = (dead && !peer.was_dead, !dead && peer.was_dead);
             peer.was_dead = dead;
@@ -156,9 +172,7 @@ impl Liveness {
             tracing::info!(%node, "a node is back");
             self.wake_groups_of(node);
         }
-        if died || came_back || failed || self.someone_is_dead() {
-            self.look_now.notify_one();
-        }
+        died || came_back
     }
 
     fn someone_is_dead(&self) -> bool {

@@ -28,7 +28,8 @@ pub(crate) struct Pulse {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Leaderless {
     pub(super) since: Option<Instant>,
-    pub(super) called_at: Option<Instant>,
+    /// An election was called; not again before.
+    pub(super) again_at: Option<Instant>,
     /// Term of the dead leader that was taken over from.
     pub(super) took_over_from: Option<u64>,
 }

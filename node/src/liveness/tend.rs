@@ -21,8 +21,14 @@ use crate::raft::{Brief, GroupStatus, Role};
 impl Liveness {
     /// Looks after the groups until the node stops.
     pub(crate) async fn tend(self: Arc<Self>) {
+        let mut looked = Instant::now();
         loop {
             drop(tokio::time::timeout(limits::TEND_INTERVAL, self.look_now.notified()).await);
+            // After a pause of this very node everybody else seems silent: listen first.
+            if looked.elapsed() < limits::TEND_INTERVAL * 4 {
+                self.note_silence();
+            }
+            looked = Instant::now();
             self.tend_once().await;
         }
     }
@@ -126,11 +132,11 @@ impl Liveness {
         let spread = limits::ELECTION_SPREAD * rank;
         match dead {
             Some(claim) if self.majority_agrees(&status, claim.place.node) => {
-                let again = leaderless.took_over_from == Some(claim.term)
-                    && leaderless.called_at.is_some_and(|at| now < at + limits::ELECTION_AGAIN);
-                if now >= since + spread && !again {
+                let called = leaderless.took_over_from == Some(claim.term)
+                    && leaderless.again_at.is_some_and(|again| now < again);
+                if now >= since + spread && !called {
                     leaderless.took_over_from = Some(claim.term);
-                    leaderless.called_at = Some(now);
+                    leaderless.again_at = Some(again_after(now));
                     pulse.set_timers(true);
                     tracing::info!(group = %pulse.raft().group(), rank, "taking over");
                     self.metrics.raft.elections.inc();
@@ -143,10 +149,9 @@ impl Liveness {
             Some(_) => self.wait_out(pulse, now, since),
             None => {
                 let due = now >= since + limits::LEADERLESS_GRACE + spread;
-                let called =
-                    leaderless.called_at.is_some_and(|at| now < at + limits::ELECTION_AGAIN);
+                let called = leaderless.again_at.is_some_and(|again| now < again);
                 if due && !called {
-                    leaderless.called_at = Some(now);
+                    leaderless.again_at = Some(again_after(now));
                     pulse.set_timers(true);
                     self.metrics.raft.elections.inc();
                     pulse.raft().elect().await;
@@ -197,6 +202,14 @@ impl Liveness {
         });
         agree.count() * 2 > status.voters.len()
     }
+}
+
+/// When an election that comes to nothing is called again. Drawn anew each time: replicas that call
+/// theirs in step with each other would split every vote.
+fn again_after(now: Instant) -> Instant {
+    let spread = u64::try_from(limits::ELECTION_AGAIN_SPREAD.as_millis()).unwrap_or(u64::MAX);
+    let jitter = crate::env::random_u64() % spread.max(1);
+    now + limits::ELECTION_AGAIN + Duration::from_millis(jitter)
 }
 
 /// A follower needs no timers: its leader is alive, parked, and this replica has all it has.

@@ -388,7 +388,9 @@ impl RaftGroup {
         };
         let handed = match request {
             Some(request) => self.raft.handle_transfer_leader(request).await,
-            None => return drop(self.raft.trigger().elect(false).await),
+            // An attempt came to nothing. Whoever asks first burns no term by asking again: a
+            // replica with the shorter log would else keep the term from the one that can win.
+            None => return self.elect().await,
         };
         match handed {
             Ok(Ok(())) => {}
@@ -397,9 +399,7 @@ impl RaftGroup {
                 drop(self.raft.trigger().elect(false).await);
             }
             // Somebody else was elected meanwhile, or is about to be: ask before disturbing it.
-            Ok(Err(TransferLeaderError::VoteChanged { .. })) => {
-                drop(self.raft.trigger().elect(true).await);
-            }
+            Ok(Err(TransferLeaderError::VoteChanged { .. })) => self.elect().await,
             Err(fatal) => tracing::warn!(group = %self.group, %fatal, "can't take over"),
         }
     }
