@@ -3,6 +3,8 @@
 //! A bound that apply looks at is part of the replicated behaviour: changing it between versions
 //! makes replicas differ unless a feature level guards the change.
 
+use std::ops::RangeInclusive;
+
 use crate::ids::GroupId;
 
 /// Bytes of a topic's name, as in Kafka.
@@ -13,6 +15,8 @@ pub const NODE_ADDRESS_BYTES_MAX: usize = 255;
 pub const NODE_VERSION_BYTES_MAX: usize = 64;
 /// Bytes of a consumer group's name.
 pub const GROUP_NAME_BYTES_MAX: usize = 255;
+/// Bytes of a group member's id, of its instance id and of the name of its client.
+pub const GROUP_MEMBER_NAME_BYTES_MAX: usize = 255;
 
 /// Batches that one log entry may hold. Apply visits each, so this bounds the work of an entry.
 pub const ENTRY_BATCHES_MAX: usize = 4_096;
@@ -56,6 +60,15 @@ pub const OFFSET_METADATA_BYTES_MAX: usize = 4 * 1024;
 pub const GROUP_TABLE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Rows a stored table may have. Each takes over 64 bytes of the table's account.
 pub const GROUP_TABLE_ROWS_MAX: usize = GROUP_TABLE_BYTES_MAX / 64;
+/// Members of one consumer group. One entry computes what all of them should have.
+pub const GROUP_MEMBERS_MAX: usize = 1_000;
+/// Topics that one member subscribes to; the list travels with each of its heartbeats.
+pub const SUBSCRIPTION_TOPICS_MAX: usize = 1_000;
+/// Silence after which a member is expired: at least a pause of a busy process, at most what a
+/// slow restart of a member with an instance id takes.
+pub const SESSION_MS: RangeInclusive<u32> = 1_000..=30 * 60 * 1_000;
+/// Time that a member may take to give up a partition, the record in hand included.
+pub const REBALANCE_MS: RangeInclusive<u32> = 1_000..=24 * 60 * 60 * 1_000;
 
 /// Nodes of a cluster. Each beats with each other, so the work grows with the square.
 pub const NODES_MAX: usize = 256;
@@ -70,8 +83,11 @@ pub const COORDINATORS_MAX: u32 = 900;
 pub const TOPIC_PARTITIONS_MAX: u32 = 4_096;
 /// Raft groups of a cluster that exist at one time.
 pub const GROUPS_MAX: usize = 100_000;
-/// Replicas of one group, with those that are retiring: at most one on each known node.
+/// Replicas of one group, and likewise those that are retiring.
 pub const GROUP_REPLICAS_MAX: usize = NODE_RECORDS_MAX;
+/// Replicas of one group that retire while another one is replaced on its node. Half of what a
+/// group may have at all, so that lost nodes can be replaced beside it.
+pub const GROUP_RETIRING_MAX: usize = GROUP_REPLICAS_MAX / 2;
 /// Settings changed by one command.
 pub const CONFIG_CHANGES_MAX: usize = 100;
 /// Producer ids given out at once. A node takes a block and hands them out from memory.

@@ -172,6 +172,9 @@ fn metadata_commands_are_as_on_their_page() {
     let (group, gone) = (GroupId(1_000), vec![ReplicaId(12)]);
     let settled = MetadataCommand::ReplicasSettled { group, gone };
     check_metadata_command("replicas-settled", &settled);
+    let (lost, node) = (ReplicaId(12), node().uuid);
+    let replace = MetadataCommand::ReplaceReplica { group, lost, node };
+    check_metadata_command("replace-replica", &replace);
 }
 
 #[test]
@@ -180,6 +183,8 @@ fn metadata_outcomes_are_as_on_their_page() {
     check_outcome("outcome-producer-ids", producer_ids);
     let fault = BootstrapFault::LabelTwice { label: NodeLabel(1) };
     check_outcome("outcome-invalid-bootstrap", MetadataOutcome::InvalidBootstrap { fault });
+    let new = ReplicaId(13);
+    check_outcome("outcome-replica-replaced", MetadataOutcome::ReplicaReplaced { new });
 }
 
 #[test]

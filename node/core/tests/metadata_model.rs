@@ -212,6 +212,49 @@ fn a_node_with_a_new_disk_gets_new_replica_ids_in_the_old_places() {
 }
 
 #[test]
+fn a_lost_replica_is_replaced_where_it_was_and_once() {
+    let mut state = cluster_of(3);
+    let group = GroupId(3);
+    let old = state.groups()[&group].clone();
+    let lost = old.replicas[1];
+    let replace = |lost, node| MetadataCommand::ReplaceReplica { group, lost, node };
+    let outcome = apply(&mut state, &replace(lost.id, lost.node));
+    let MetadataOutcome::ReplicaReplaced { new } = outcome else { panic!("{outcome:?}") };
+    let highest = state.groups().values().flat_map(|group| ids(&group.replicas)).max();
+    assert_eq!(Some(new.0), highest);
+    let now = state.groups()[&group].clone();
+    assert_eq!(now.replicas[1], Replica { id: new, ..lost });
+    assert_eq!((now.replicas[0], now.replicas[2]), (old.replicas[0], old.replicas[2]));
+    assert_eq!((now.retiring.as_slice(), &now.founders), ([lost].as_slice(), &old.founders));
+
+    assert_eq!(apply(&mut state, &replace(lost.id, lost.node)), outcome, "asked again");
+    let not_there = replace(ReplicaId(new.0 + 1), lost.node);
+    assert_eq!(apply(&mut state, &not_there), MetadataOutcome::ReplicaNotReplaced);
+    let elsewhere = apply(&mut state, &replace(lost.id, uuid(99)));
+    assert_eq!(elsewhere, MetadataOutcome::ReplicaNotReplaced);
+    assert_eq!(state.groups()[&group], now);
+
+    let settled = MetadataCommand::ReplicasSettled { group, gone: vec![lost.id] };
+    assert_eq!(apply(&mut state, &settled), MetadataOutcome::Settled { retiring: 0 });
+    assert!(state.nodes()[&lost.node].is_member(), "the node itself stays");
+}
+
+#[test]
+fn replicas_of_a_group_that_does_not_settle_are_not_replaced_without_end() {
+    let mut state = cluster_of(3);
+    let group = GroupId(3);
+    let outcome = (0..1_000)
+        .map(|_| {
+            let Replica { id: lost, node, .. } = state.groups()[&group].replicas[1];
+            apply(&mut state, &MetadataCommand::ReplaceReplica { group, lost, node })
+        })
+        .last();
+    assert_eq!(outcome, Some(MetadataOutcome::ReplicaNotReplaced));
+    let snapshot = state.encode_snapshot();
+    assert_eq!(MetadataState::decode_snapshot(snapshot), Ok(state));
+}
+
+#[test]
 fn who_takes_the_place_of_a_learner_learns() {
     let mut state = cluster_of(7);
     apply(&mut state, &register(node(9, 6), true));
@@ -362,6 +405,13 @@ fn any_command() -> impl Strategy<Value = MetadataCommand> {
                 group: GroupId(group),
                 gone: gone.into_iter().map(ReplicaId).collect(),
             }),
+        3 => (prop_oneof![1_u32..6, 1_000_u32..1_010], 1_u64..40, 1_u64..12).prop_map(
+            |(group, lost, node)| MetadataCommand::ReplaceReplica {
+                group: GroupId(group),
+                lost: ReplicaId(lost),
+                node: uuid(node),
+            }
+        ),
     ]
 }
 

@@ -19,6 +19,7 @@ const KIND_ALTER_TOPIC: u8 = 4;
 const KIND_DELETE_TOPIC: u8 = 5;
 const KIND_ALLOCATE_PRODUCER_IDS: u8 = 6;
 const KIND_REPLICAS_SETTLED: u8 = 7;
+const KIND_REPLACE_REPLICA: u8 = 8;
 
 /// A command of the metadata group. Each may be proposed again after an unknown outcome: the
 /// second time changes nothing (but another block of producer ids is given out).
@@ -55,6 +56,15 @@ pub enum MetadataCommand {
         group: GroupId,
         /// Which; those that are not retiring are passed over.
         gone: Vec<ReplicaId>,
+    },
+    /// What a node has on its disk of one replica can't be trusted: it gets a new one there.
+    ReplaceReplica {
+        /// Whose.
+        group: GroupId,
+        /// Which.
+        lost: ReplicaId,
+        /// Where it is.
+        node: NodeUuid,
     },
 }
 
@@ -152,6 +162,12 @@ impl MetadataCommand {
                 group.write(&mut writer);
                 writer.list(gone, GROUP_REPLICAS_MAX, |writer, replica| replica.write(writer));
             }
+            MetadataCommand::ReplaceReplica { group, lost, node } => {
+                writer.u8(KIND_REPLACE_REPLICA);
+                group.write(&mut writer);
+                lost.write(&mut writer);
+                node.write(&mut writer);
+            }
         }
         writer.finish()
     }
@@ -189,6 +205,11 @@ impl MetadataCommand {
             KIND_REPLICAS_SETTLED => MetadataCommand::ReplicasSettled {
                 group: GroupId::read(reader)?,
                 gone: reader.list(GROUP_REPLICAS_MAX, 8, ReplicaId::read)?,
+            },
+            KIND_REPLACE_REPLICA => MetadataCommand::ReplaceReplica {
+                group: GroupId::read(reader)?,
+                lost: ReplicaId::read(reader)?,
+                node: NodeUuid::read(reader)?,
             },
             kind => return Err(reader.unknown_kind(kind)),
         })

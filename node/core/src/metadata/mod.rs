@@ -6,7 +6,8 @@
 //!
 //! Replica ids are given out here and never again. A node whose disk was lost comes back under a
 //! new uuid: each of its replicas then gets a new id in the old place, and the old one retires
-//! until the Raft group has dropped it.
+//! until the Raft group has dropped it. Where only what the disk has of one group is damaged, that
+//! one replica is replaced so.
 //!
 //! - `command`, `outcome`: what is replicated, and the answers;
 //! - `nodes`, `topics`: applying the commands about each;
@@ -155,6 +156,9 @@ impl MetadataState {
             MetadataCommand::DeleteTopic { name, id } => self.delete_topic(name, *id),
             MetadataCommand::AllocateProducerIds { count } => self.allocate_producer_ids(*count),
             MetadataCommand::ReplicasSettled { group, gone } => self.settle(*group, gone),
+            MetadataCommand::ReplaceReplica { group, lost, node } => {
+                self.replace_replica(*group, *lost, *node)
+            }
         }
     }
 

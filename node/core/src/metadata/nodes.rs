@@ -7,8 +7,10 @@ use super::{
     Bootstrap, BootstrapFault, GroupKind, GroupRecord, MetadataOutcome, MetadataState, NodeRecord,
     NodeSpec, RegisterNode, Replica,
 };
-use crate::ids::{GroupId, NodeUuid};
-use crate::limits::{COORDINATORS_MAX, METADATA_VOTERS_MAX, NODE_RECORDS_MAX, NODES_MAX};
+use crate::ids::{GroupId, NodeUuid, ReplicaId};
+use crate::limits::{
+    COORDINATORS_MAX, GROUP_RETIRING_MAX, METADATA_VOTERS_MAX, NODE_RECORDS_MAX, NODES_MAX,
+};
 
 impl MetadataState {
     pub(super) fn bootstrap(&mut self, bootstrap: &Bootstrap) -> MetadataOutcome {
@@ -75,6 +77,33 @@ impl MetadataState {
                 MetadataOutcome::NodeReplaced { old, replicas }
             }
         }
+    }
+
+    /// Gives a node a new replica of a group in the place of one that it has lost.
+    pub(super) fn replace_replica(
+        &mut self,
+        id: GroupId,
+        lost: ReplicaId,
+        node: NodeUuid,
+    ) -> MetadataOutcome {
+        let new = self.replica_next;
+        let Some(group) = self.groups.get_mut(&id) else {
+            return MetadataOutcome::UnknownGroup { group: id };
+        };
+        let Some(replica) = group.replicas.iter_mut().find(|replica| replica.node == node) else {
+            return MetadataOutcome::ReplicaNotReplaced;
+        };
+        // Ids only grow: an older one was replaced before, and this is the same asked again.
+        if replica.id > lost {
+            return MetadataOutcome::ReplicaReplaced { new: replica.id };
+        }
+        if replica.id < lost || group.retiring.len() >= GROUP_RETIRING_MAX {
+            return MetadataOutcome::ReplicaNotReplaced;
+        }
+        group.retiring.push(*replica);
+        replica.id = new;
+        assert_eq!(self.next_replica(), new);
+        MetadataOutcome::ReplicaReplaced { new }
     }
 
     /// Forgets a replaced node when none of its replicas retires any more.

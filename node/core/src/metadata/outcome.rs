@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, TopicId};
+use crate::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, ReplicaId, TopicId};
 
 const VERSION: u8 = 1;
 
@@ -102,6 +102,13 @@ pub enum MetadataOutcome {
         /// As given.
         group: GroupId,
     },
+    /// The node has a new replica of the group, by this command or by its first copy.
+    ReplicaReplaced {
+        /// Its id.
+        new: ReplicaId,
+    },
+    /// The node has no such replica, or so many of the group retire that no more can.
+    ReplicaNotReplaced,
 }
 
 /// Why a cluster can't be made of some nodes.
@@ -141,7 +148,8 @@ impl MetadataOutcome {
             | MetadataOutcome::TopicAltered
             | MetadataOutcome::SettingFixed
             | MetadataOutcome::TopicDeleted
-            | MetadataOutcome::UnknownTopic => {}
+            | MetadataOutcome::UnknownTopic
+            | MetadataOutcome::ReplicaNotReplaced => {}
             MetadataOutcome::AlreadyBootstrapped { cluster_id } => cluster_id.write(&mut writer),
             MetadataOutcome::InvalidBootstrap { fault } => fault.write(&mut writer),
             MetadataOutcome::NodeReplaced { old, replicas } => {
@@ -166,6 +174,7 @@ impl MetadataOutcome {
             }
             MetadataOutcome::Settled { retiring } => writer.u32(retiring),
             MetadataOutcome::UnknownGroup { group } => group.write(&mut writer),
+            MetadataOutcome::ReplicaReplaced { new } => new.write(&mut writer),
         }
         writer.finish()
     }
@@ -204,6 +213,8 @@ impl MetadataOutcome {
             MetadataOutcome::ProducerIds { .. } => 20,
             MetadataOutcome::Settled { .. } => 21,
             MetadataOutcome::UnknownGroup { .. } => 22,
+            MetadataOutcome::ReplicaReplaced { .. } => 23,
+            MetadataOutcome::ReplicaNotReplaced => 24,
         }
     }
 
@@ -238,6 +249,8 @@ impl MetadataOutcome {
             20 => MetadataOutcome::ProducerIds { first: reader.u64()?, count: reader.u32()? },
             21 => MetadataOutcome::Settled { retiring: reader.u32()? },
             22 => MetadataOutcome::UnknownGroup { group: GroupId::read(reader)? },
+            23 => MetadataOutcome::ReplicaReplaced { new: ReplicaId::read(reader)? },
+            24 => MetadataOutcome::ReplicaNotReplaced,
             kind => return Err(reader.unknown_kind(kind)),
         })
     }
