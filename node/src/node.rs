@@ -223,8 +223,10 @@ fn open_disk(config: &NodeConfig, env: &Env) -> Result<(Arc<dyn Engine>, LogWrit
             Ok((engine, writer))
         }
         Disk::Simulated { engine, sync } => {
+            let (disk, sync) = (engine.clone(), *sync);
             let engine: Arc<dyn Engine> = engine.clone();
-            let writer = LogWriter::on_task(engine.clone(), SyncDelay::fixed(*sync));
+            let delay = SyncDelay::drawn(move || sync + disk.sync_delay());
+            let writer = LogWriter::on_task(engine.clone(), delay);
             Ok((engine, writer))
         }
     }

@@ -22,6 +22,7 @@ struct Rocks(tempfile::TempDir);
 
 impl World for Memory {
     fn open(&self) -> Box<dyn Engine> {
+        self.0.restart_process();
         Box::new(self.0.clone())
     }
 }
@@ -231,6 +232,19 @@ fn what_was_written_is_there_after_reopening_synced_or_not() {
         let engine = world.open();
         assert_eq!(indexes_in(&*engine, &keys::log(GROUP), EVERYTHING), [5, 6, 7, 8, 9]);
         assert_eq!(engine.get(Space::State, &keys::vote(GROUP)), Ok(Some(value("vote"))));
+    });
+}
+
+#[test]
+fn a_process_that_ends_loses_nothing_that_was_written() {
+    on_both(|world| {
+        let engine = world.open();
+        write(&*engine, Durability::Buffered, |batch| {
+            batch.put(Space::State, keys::vote(GROUP), value("never synced"));
+        });
+        drop(engine);
+        let engine = world.open();
+        assert_eq!(engine.get(Space::State, &keys::vote(GROUP)), Ok(Some(value("never synced"))));
     });
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Everything the node must remember goes through [`Engine`], a small object-safe trait with two
 //! implementations that pass the same tests: [`rocks::RocksEngine`] in production and
-//! [`memory::MemoryEngine`] in simulations, which loses what was not synced when its power is cut.
+//! [`memory::MemoryEngine`] in simulations, which loses what was not synced when its power is cut,
+//! and lies, fails and forgets as disks do.
 //!
 //! Writes of consensus (votes, entries, truncations) go through [`log_writer::LogWriter`] only:
 //! it keeps the order of all groups in one queue and pays one fsync for many of them.

@@ -34,8 +34,11 @@ pub(super) fn translate(operation: Operation, path: &Path, text: &str) -> Storag
     if operation == Operation::Open && says(&IN_USE) {
         return StorageError::InUse { path: path.to_owned() };
     }
-    // A file that RocksDB knows and the disk doesn't have is as bad as one with flipped bits.
+    // A file that RocksDB knows and the disk doesn't have is as bad as one with flipped bits, and
+    // so is a block that the disk can't read back (EIO). A write that fails is another matter.
+    let unreadable = operation == Operation::Read && text.contains("Input/output error");
     let lost = text.starts_with("Corruption") || text.contains("No such file or directory");
+    let lost = lost || unreadable;
     match (lost, operation) {
         (true, Operation::Read) => StorageError::Damaged { what, advice: ADVICE_VALUE },
         (true, Operation::Open | Operation::Write) => {
@@ -65,6 +68,9 @@ mod tests {
         assert!(matches!(meaning(Operation::Read, damaged), StorageError::Damaged { .. }));
         let lost = "IO error: No such file or directory: While open a file: /data/000009.blob";
         assert!(matches!(meaning(Operation::Read, lost), StorageError::Damaged { .. }));
+        let bad_sector = "IO error: Input/output error: While pread offset 5 len 6: /data/9.blob";
+        assert!(matches!(meaning(Operation::Read, bad_sector), StorageError::Damaged { .. }));
+        assert!(matches!(meaning(Operation::Open, bad_sector), StorageError::Io { .. }));
     }
 
     #[test]

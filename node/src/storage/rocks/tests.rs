@@ -131,6 +131,29 @@ fn a_record_cut_off_at_the_end_of_the_log_is_dropped_and_the_rest_is_kept() {
     }
 }
 
+/// What the simulated disk says of a restarted process: a vote that was read after a kill can't be
+/// lost by a later power cut.
+#[test]
+fn opening_makes_durable_what_an_earlier_process_left_un_synced() {
+    let (directory, image) = (directory(), directory());
+    let engine = opened(directory.path());
+    append(&engine, GROUP, 1, 1000, Durability::Buffered);
+    drop(engine);
+    let engine = opened(directory.path());
+    for file in fs::read_dir(directory.path()).expect("readable") {
+        let file = file.expect("readable").path();
+        // As if nothing of any write-ahead log had reached the disk.
+        let is_log = file.extension().is_some_and(|extension| extension == "log");
+        let copy = image.path().join(file.file_name().expect("a file"));
+        match is_log {
+            true => drop(fs::File::create(copy).expect("writable")),
+            false => drop(fs::copy(&file, copy).expect("copied")),
+        }
+    }
+    drop(engine);
+    assert_eq!(read(&opened(image.path()), GROUP, 1), Ok(Some(entry(1, 1000))));
+}
+
 #[test]
 fn a_store_with_a_damaged_log_does_not_open() {
     let directory = directory();
