@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::limits::{
-    GROUP_NAME_BYTES_MAX, NODE_ADDRESS_BYTES_MAX, NODE_VERSION_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
+    GROUP_MEMBER_NAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, NODE_ADDRESS_BYTES_MAX,
+    NODE_VERSION_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
 };
 
 macro_rules! number_id {
@@ -94,6 +95,12 @@ number_id! {
     ProducerEpoch(u16), u16
 }
 
+number_id! {
+    /// One state of consumer groups; grows with each change of one, and is never given out twice
+    /// by a coordinator.
+    Generation(u64), u64
+}
+
 uuid_id! {
     /// A node's identity, made with its data directory and kept in it.
     NodeUuid
@@ -107,6 +114,13 @@ uuid_id! {
 uuid_id! {
     /// A topic's identity. A topic deleted and made again under its name is another topic.
     TopicId
+}
+
+impl Default for Generation {
+    /// Before the first: that of nobody.
+    fn default() -> Generation {
+        Generation(0)
+    }
 }
 
 impl GroupId {
@@ -187,6 +201,35 @@ impl GroupName {
         }
         Ok(GroupName(name))
     }
+}
+
+macro_rules! group_member_name {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks the rules.
+            pub fn new(name: impl Into<String>) -> Result<$name, InvalidName> {
+                let name = name.into();
+                check_length($what, &name, GROUP_MEMBER_NAME_BYTES_MAX)?;
+                check_no_blanks($what, &name)?;
+                Ok($name(name))
+            }
+        }
+    };
+}
+
+group_member_name! {
+    /// What the process of a group's member calls itself, drawn anew each time it starts: 1 to 255
+    /// bytes without blanks.
+    MemberId, "member id"
+}
+
+group_member_name! {
+    /// What an operator calls a group's member, kept over restarts: 1 to 255 bytes without blanks.
+    InstanceId, "instance id"
 }
 
 /// Where a node is reached: `host:port`, 1 to 255 bytes without blanks. Not resolved here.
@@ -270,6 +313,8 @@ macro_rules! name_traits {
 
 name_traits!(TopicName, TOPIC_NAME_BYTES_MAX);
 name_traits!(GroupName, GROUP_NAME_BYTES_MAX);
+name_traits!(MemberId, GROUP_MEMBER_NAME_BYTES_MAX);
+name_traits!(InstanceId, GROUP_MEMBER_NAME_BYTES_MAX);
 name_traits!(NodeAddress, NODE_ADDRESS_BYTES_MAX);
 name_traits!(NodeVersion, NODE_VERSION_BYTES_MAX);
 

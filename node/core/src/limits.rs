@@ -64,6 +64,8 @@ pub const GROUP_TABLE_ROWS_MAX: usize = GROUP_TABLE_BYTES_MAX / 64;
 pub const GROUP_MEMBERS_MAX: usize = 1_000;
 /// Topics that one member subscribes to; the list travels with each of its heartbeats.
 pub const SUBSCRIPTION_TOPICS_MAX: usize = 1_000;
+/// Topics that one command tells a coordinator about.
+pub const TOPIC_NEWS_MAX: usize = 10_000;
 /// Silence after which a member is expired: at least a pause of a busy process, at most what a
 /// slow restart of a member with an instance id takes.
 pub const SESSION_MS: RangeInclusive<u32> = 1_000..=30 * 60 * 1_000;

@@ -90,7 +90,7 @@ fn commit() -> CommitOffsets {
     let offset =
         OffsetCommit { topic: topic(), partition: 2, offset: 300, metadata: Some("eu".to_owned()) };
     let group = GroupName::new("billing").unwrap();
-    CommitOffsets { group, offsets: vec![offset], reset: false, time: TIME }
+    CommitOffsets { group, offsets: vec![offset], committer: None, reset: false, time: TIME }
 }
 
 fn bootstrap() -> MetadataCommand {

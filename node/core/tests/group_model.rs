@@ -31,7 +31,13 @@ fn offset_of(name: &str, partition: u32, offset: u64) -> OffsetCommit {
 
 fn commit(offsets: Vec<OffsetCommit>, reset: bool) -> GroupCommand {
     let time = EntryTime::from_ms(1_000);
-    GroupCommand::Commit(CommitOffsets { group: group("billing"), offsets, reset, time })
+    GroupCommand::Commit(CommitOffsets {
+        group: group("billing"),
+        offsets,
+        committer: None,
+        reset,
+        time,
+    })
 }
 
 prop_compose! {
@@ -52,7 +58,7 @@ prop_compose! {
         reset in proptest::bool::weighted(0.2),
         time in any::<u64>(),
     ) -> CommitOffsets {
-        CommitOffsets { group: group(name), offsets, reset, time: EntryTime(time) }
+        CommitOffsets { group: group(name), offsets, committer: None, reset, time: EntryTime(time) }
     }
 }
 
@@ -96,6 +102,7 @@ fn apply_to_model(model: &mut Model, command: &GroupCommand) -> GroupOutcome {
             model.retain(|place, _| place.1 != *topic);
             GroupOutcome::TopicForgotten { offsets: before - model.len() }
         }
+        other => unreachable!("{other:?} is not among any_command()"),
     }
 }
 
@@ -181,7 +188,13 @@ fn the_time_of_a_commit_never_goes_back() {
     let at_ms = |ms| {
         let offsets = vec![offset_of("orders", 0, 1)];
         let time = EntryTime::from_ms(ms);
-        GroupCommand::Commit(CommitOffsets { group: group("g"), offsets, reset: false, time })
+        GroupCommand::Commit(CommitOffsets {
+            group: group("g"),
+            offsets,
+            committer: None,
+            reset: false,
+            time,
+        })
     };
     table.apply(at(0), &at_ms(500));
     table.apply(at(1), &at_ms(400));

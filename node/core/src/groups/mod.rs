@@ -1,12 +1,27 @@
-//! What consumer groups have consumed: one coordinator's share of all groups.
+//! Consumer groups: one coordinator's share of them. Who belongs to each group, who has which
+//! partition, and what the group has consumed; `docs/consumer-groups.md` says what is promised.
 //!
-//! A committed group offset never goes back but by an explicit reset, also across a change of the
-//! coordinator's leader: the check is in apply. A commit counts as a whole or not at all.
+//! A committed group offset never goes back but by an explicit reset, and in a group with members
+//! only the owner of a partition commits for it, also across a change of the coordinator's leader:
+//! the checks are in apply. A commit counts as a whole or not at all.
 //!
 //! The table is an ordinary replicated state with a full snapshot; its log may be purged behind
-//! it. Membership of groups (who consumes which partition) is not here; a group is its offsets.
+//! it. Heartbeats that change nothing are not in the log; when a member was heard last is known
+//! only to the coordinator's leader ([`sessions`]).
+//!
+//! - here: the table, what is asked of it, deleting;
+//! - `commit`: group offsets; `membership`: joining, heartbeats, leaving, expiry, topics;
+//! - `heartbeat`: what members say; `roster`: one group's members and partitions; [`assignor`]: who should have what;
+//! - `command`, `snapshot`: the bytes; `outcome`: the answers.
 
+pub mod assignor;
 mod command;
+mod commit;
+mod heartbeat;
+mod membership;
+mod outcome;
+mod roster;
+pub mod sessions;
 mod snapshot;
 
 use std::collections::BTreeMap;
@@ -14,12 +29,18 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-pub use self::command::{CommitOffsets, GroupCommand, OffsetCommit};
-use crate::ids::{GroupId, GroupName, TopicName};
-use crate::limits::{
-    COMMIT_BYTES_MAX, COMMIT_OFFSETS_MAX, GROUP_TABLE_BYTES_MAX, MEMBERSHIP_BYTES_MAX,
-    OFFSET_METADATA_BYTES_MAX,
+pub use self::command::{
+    CommitOffsets, Committer, ExpireMembers, GroupCommand, LeaveGroup, OffsetCommit,
 };
+use self::commit::account;
+pub use self::commit::{GroupOffset, InvalidCommit};
+pub use self::heartbeat::{Heartbeat, InvalidHeartbeat, TopicFact, TopicNews};
+use self::membership::topic_account;
+pub use self::membership::{Hearing, HeartbeatChange};
+pub use self::outcome::GroupOutcome;
+pub use self::roster::{GroupMember, Hold, MemberProfile, Roster, Seat, TopicPartitions};
+use crate::ids::{Generation, GroupId, GroupName, TopicName};
+use crate::limits::MEMBERSHIP_BYTES_MAX;
 use crate::partition::Membership;
 use crate::position::RaftPosition;
 use crate::time::EntryTime;
@@ -27,9 +48,6 @@ use crate::time::EntryTime;
 /// The seed of [`coordinator_of`]. Part of the protocol: with another one, groups would look for
 /// their offsets in the wrong place.
 const COORDINATOR_SEED: u64 = 0x7175_6970_7567_7270;
-
-/// What one offset takes in the table's account beside its texts.
-const OFFSET_BYTES: usize = 64;
 
 /// The coordinator of a group, of `coordinator_count` (at least one) that the cluster has.
 ///
@@ -46,95 +64,26 @@ pub fn coordinator_of(group: &GroupName, coordinator_count: u32) -> GroupId {
 /// The state of one coordinator group.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupTable {
-    groups: BTreeMap<GroupName, BTreeMap<(TopicName, u32), GroupOffset>>,
+    groups: BTreeMap<GroupName, Group>,
     applied: Option<RaftPosition>,
     membership: Option<Membership>,
     time_last: EntryTime,
-    /// Size of the table by its own account; follows from `groups`.
+    /// The last generation given out, to whichever group.
+    generation_last: Generation,
+    /// The metadata's Raft index that `topics` are of.
+    metadata_index: u64,
+    /// What is known of topics that members subscribe to.
+    topics: BTreeMap<TopicName, TopicFact>,
+    /// Size of the table by its own account; follows from `groups` and `topics`.
     bytes: usize,
 }
 
-/// How far a group has consumed one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupOffset {
-    /// The next offset to consume.
-    pub offset: u64,
-    /// Free text of the committer.
-    pub metadata: Option<String>,
-    /// The coordinator's time of the commit.
-    pub committed_at: EntryTime,
-}
-
-/// What became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GroupOutcome {
-    /// All of the commit's offsets are in force.
-    Committed,
-    /// Nothing was committed: this offset would have gone back without a reset.
-    Regression {
-        /// Where.
-        topic: TopicName,
-        /// Where.
-        partition: u32,
-        /// The offset in force.
-        committed: u64,
-    },
-    /// Nothing was committed: the coordinator's table is full.
-    TableFull {
-        /// The limit of its size.
-        limit_bytes: usize,
-    },
-    /// The group is forgotten.
-    Deleted,
-    /// There is no such group.
-    UnknownGroup,
-    /// The topic's offsets are forgotten.
-    TopicForgotten {
-        /// How many there were.
-        offsets: usize,
-    },
-}
-
-/// Why a commit must not even be proposed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidCommit {
-    /// Too many at once.
-    #[error("a commit has at most {COMMIT_OFFSETS_MAX} offsets, this one has {count}")]
-    TooManyOffsets {
-        /// As given.
-        count: usize,
-    },
-    /// Metadata is a note, not a store.
-    #[error("metadata of an offset has at most {OFFSET_METADATA_BYTES_MAX} bytes, not {bytes}")]
-    MetadataTooLong {
-        /// As given.
-        bytes: usize,
-    },
-    /// All of it must fit in one log entry.
-    #[error("a commit has at most {COMMIT_BYTES_MAX} bytes in all, this one has {bytes}")]
-    TooLarge {
-        /// Size of the encoded command.
-        bytes: usize,
-    },
-}
-
-impl CommitOffsets {
-    /// Checks the limits. The edge asks this; apply relies on it.
-    pub fn check(&self) -> Result<(), InvalidCommit> {
-        if self.offsets.len() > COMMIT_OFFSETS_MAX {
-            return Err(InvalidCommit::TooManyOffsets { count: self.offsets.len() });
-        }
-        let metadata_bytes =
-            |commit: &OffsetCommit| commit.metadata.as_ref().map_or(0, String::len);
-        match self.offsets.iter().map(metadata_bytes).max() {
-            Some(bytes) if bytes > OFFSET_METADATA_BYTES_MAX => {
-                return Err(InvalidCommit::MetadataTooLong { bytes });
-            }
-            _ => {}
-        }
-        let bytes = self.encoded_bytes();
-        if bytes > COMMIT_BYTES_MAX { Err(InvalidCommit::TooLarge { bytes }) } else { Ok(()) }
-    }
+/// One group. Invariant: it has offsets or members.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Group {
+    offsets: BTreeMap<(TopicName, u32), GroupOffset>,
+    /// Empty, as by default, where there are no members.
+    roster: Roster,
 }
 
 impl GroupTable {
@@ -144,10 +93,15 @@ impl GroupTable {
     /// If `at` does not follow the last applied entry.
     pub fn apply(&mut self, at: RaftPosition, command: &GroupCommand) -> GroupOutcome {
         self.apply_blank(at);
+        self.time_last = self.time_last.max(command.time());
         match command {
             GroupCommand::Commit(commit) => self.commit(commit),
             GroupCommand::Delete { group } => self.delete(group),
             GroupCommand::ForgetTopic { topic } => self.forget_topic(topic),
+            GroupCommand::Heartbeat(heartbeat) => self.heartbeat(heartbeat),
+            GroupCommand::Leave(leave) => self.leave(leave),
+            GroupCommand::Expire(expire) => self.expire(expire),
+            GroupCommand::TopicsChanged { news, .. } => self.topics_changed(news),
         }
     }
 
@@ -192,7 +146,7 @@ impl GroupTable {
     /// All offsets of a group by topic and partition; `None` where there is no such group.
     #[must_use]
     pub fn offsets(&self, group: &GroupName) -> Option<&BTreeMap<(TopicName, u32), GroupOffset>> {
-        self.groups.get(group)
+        self.groups.get(group).map(|group| &group.offsets)
     }
 
     /// A group's offset for one partition.
@@ -203,81 +157,96 @@ impl GroupTable {
         topic: &TopicName,
         partition: u32,
     ) -> Option<&GroupOffset> {
-        self.groups.get(group)?.get(&(topic.clone(), partition))
+        self.groups.get(group)?.offsets.get(&(topic.clone(), partition))
     }
 
-    fn commit(&mut self, commit: &CommitOffsets) -> GroupOutcome {
-        self.time_last = self.time_last.max(commit.time);
-        let current = self.groups.get(&commit.group);
-        let mut staged: BTreeMap<(TopicName, u32), GroupOffset> = BTreeMap::new();
-        for wanted in &commit.offsets {
-            let place = (wanted.topic.clone(), wanted.partition);
-            let in_force = staged.get(&place).or_else(|| current?.get(&place));
-            if let Some(in_force) = in_force
-                && wanted.offset < in_force.offset
-                && !commit.reset
-            {
-                let committed = in_force.offset;
-                let (topic, partition) = place;
-                return GroupOutcome::Regression { topic, partition, committed };
-            }
-            let offset = GroupOffset {
-                offset: wanted.offset,
-                metadata: wanted.metadata.clone(),
-                committed_at: self.time_last,
-            };
-            staged.insert(place, offset);
-        }
-        let freed = staged.keys().filter_map(|place| Some(account(place, current?.get(place)?)));
-        let freed: usize = freed.sum();
-        let added: usize = staged.iter().map(|(place, offset)| account(place, offset)).sum();
-        let name_bytes = if current.is_none() { commit.group.as_str().len() } else { 0 };
-        let bytes = self.bytes - freed + added + name_bytes;
-        if bytes > GROUP_TABLE_BYTES_MAX && bytes > self.bytes {
-            return GroupOutcome::TableFull { limit_bytes: GROUP_TABLE_BYTES_MAX };
-        }
-        if !staged.is_empty() {
-            self.bytes = bytes;
-            self.groups.entry(commit.group.clone()).or_default().extend(staged);
-        }
-        GroupOutcome::Committed
+    /// The members of a group and their partitions; `None` where it has no members.
+    #[must_use]
+    pub fn roster(&self, group: &GroupName) -> Option<&Roster> {
+        let roster = &self.groups.get(group)?.roster;
+        (!roster.members().is_empty()).then_some(roster)
+    }
+
+    /// All groups that have members.
+    pub fn rosters(&self) -> impl Iterator<Item = (&GroupName, &Roster)> {
+        let rosters = self.groups.iter().map(|(name, group)| (name, &group.roster));
+        rosters.filter(|(_, roster)| !roster.members().is_empty())
+    }
+
+    /// What is known of topics that members subscribe to; a topic that is not there is not known
+    /// to exist.
+    #[must_use]
+    pub fn topics(&self) -> &BTreeMap<TopicName, TopicFact> {
+        &self.topics
+    }
+
+    /// The metadata's Raft index that [`GroupTable::topics`] are of.
+    #[must_use]
+    pub fn metadata_index(&self) -> u64 {
+        self.metadata_index
     }
 
     fn delete(&mut self, group: &GroupName) -> GroupOutcome {
-        match self.groups.remove(group) {
-            None => GroupOutcome::UnknownGroup,
-            Some(offsets) => {
-                let freed: usize =
-                    offsets.iter().map(|(place, offset)| account(place, offset)).sum();
-                self.bytes -= freed + group.as_str().len();
-                GroupOutcome::Deleted
-            }
+        let Some(found) = self.groups.get(group) else { return GroupOutcome::UnknownGroup };
+        if !found.roster.members.is_empty() {
+            return GroupOutcome::NotEmpty { members: found.roster.members.len() };
         }
+        let freed: usize = found.offsets.iter().map(|(place, offset)| account(place, offset)).sum();
+        self.bytes -= freed + group.as_str().len();
+        self.groups.remove(group);
+        GroupOutcome::Deleted
     }
 
     fn forget_topic(&mut self, topic: &TopicName) -> GroupOutcome {
-        let mut forgotten = 0;
+        self.withdraw_topic(topic);
+        let mut offsets = 0;
         let mut freed = 0;
-        self.groups.retain(|group, offsets| {
-            offsets.retain(|place, offset| {
+        for group in self.groups.values_mut() {
+            group.offsets.retain(|place, offset| {
                 let keep = place.0 != *topic;
                 if !keep {
-                    forgotten += 1;
+                    offsets += 1;
                     freed += account(place, offset);
                 }
                 keep
             });
-            if offsets.is_empty() {
-                freed += group.as_str().len();
-            }
-            !offsets.is_empty()
-        });
+        }
         self.bytes -= freed;
-        GroupOutcome::TopicForgotten { offsets: forgotten }
+        let empty: Vec<GroupName> = self
+            .groups
+            .iter()
+            .filter(|(_, group)| group.is_empty())
+            .map(|(it, _)| it.clone())
+            .collect();
+        for group in &empty {
+            self.drop_if_empty(group);
+        }
+        GroupOutcome::TopicForgotten { offsets }
+    }
+
+    fn drop_if_empty(&mut self, name: &GroupName) {
+        if self.groups.get(name).is_some_and(Group::is_empty) {
+            self.groups.remove(name);
+            self.bytes -= name.as_str().len();
+        }
+    }
+
+    /// The table's size, added up.
+    fn account(&self) -> usize {
+        let topics: usize = self.topics.keys().map(topic_account).sum();
+        let group_bytes = |(name, group): (&GroupName, &Group)| name.as_str().len() + group.bytes();
+        topics + self.groups.iter().map(group_bytes).sum::<usize>()
     }
 }
 
-/// What one offset counts for in the table's size.
-fn account(place: &(TopicName, u32), offset: &GroupOffset) -> usize {
-    OFFSET_BYTES + place.0.as_str().len() + offset.metadata.as_ref().map_or(0, String::len)
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.offsets.is_empty() && self.roster.members.is_empty()
+    }
+
+    /// Size in the table's account, without the name.
+    fn bytes(&self) -> usize {
+        let offsets = self.offsets.iter().map(|(place, offset)| account(place, offset));
+        offsets.sum::<usize>() + self.roster.bytes()
+    }
 }
