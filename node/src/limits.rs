@@ -227,11 +227,11 @@ pub const PARK_AFTER_MS: u64 = 5_000;
 pub const LEADERLESS_GRACE: Duration = Duration::from_millis(400);
 /// Each further replica waits so much longer, so that they do not split the vote.
 pub const ELECTION_SPREAD: Duration = Duration::from_millis(200);
-/// An election that came to nothing is called again after this long, and up to
-/// [`ELECTION_AGAIN_SPREAD`] more.
-pub const ELECTION_AGAIN: Duration = Duration::from_millis(400);
-/// The random part of the wait for the next election.
-pub const ELECTION_AGAIN_SPREAD: Duration = Duration::from_millis(400);
+/// An election that came to nothing is called again after this long or up to twice that, then
+/// after twice as long, [`ELECTION_DOUBLINGS`] times. Milliseconds.
+pub const ELECTION_AGAIN_MS: u64 = 200;
+/// How often the wait for the next election is doubled.
+pub const ELECTION_DOUBLINGS: u32 = 3;
 /// Retention goes by a clock that is no further than this from a majority's.
 pub const CLOCK_SKEW_MAX_MS: u64 = 10_000;
 

@@ -3,10 +3,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::lock;
+use crate::limits;
 use crate::raft::RaftGroup;
 
 /// The life of one hosted group.
@@ -30,8 +32,22 @@ pub(super) struct Leaderless {
     pub(super) since: Option<Instant>,
     /// An election was called; not again before.
     pub(super) again_at: Option<Instant>,
+    /// Elections called so far.
+    calls: u32,
     /// Term of the dead leader that was taken over from.
     pub(super) took_over_from: Option<u64>,
+}
+
+impl Leaderless {
+    /// Notes that an election is called. The next one waits longer each time, for disks and links
+    /// on which an election takes long; and for a time drawn anew, since replicas that call theirs
+    /// in step with each other would split every vote.
+    pub(super) fn called(&mut self, now: Instant) {
+        let wait_ms = limits::ELECTION_AGAIN_MS << self.calls.min(limits::ELECTION_DOUBLINGS);
+        let jitter_ms = crate::env::random_u64() % wait_ms;
+        self.again_at = Some(now + Duration::from_millis(wait_ms + jitter_ms));
+        self.calls = self.calls.saturating_add(1);
+    }
 }
 
 impl Pulse {
@@ -103,7 +119,7 @@ impl Pulse {
     }
 
     /// Time since the replica was opened.
-    pub(crate) fn age(&self) -> std::time::Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.opened.elapsed()
     }
 

@@ -136,7 +136,7 @@ impl Liveness {
                     && leaderless.again_at.is_some_and(|again| now < again);
                 if now >= since + spread && !called {
                     leaderless.took_over_from = Some(claim.term);
-                    leaderless.again_at = Some(again_after(now));
+                    leaderless.called(now);
                     pulse.set_timers(true);
                     tracing::info!(group = %pulse.raft().group(), rank, "taking over");
                     self.metrics.raft.elections.inc();
@@ -151,7 +151,7 @@ impl Liveness {
                 let due = now >= since + limits::LEADERLESS_GRACE + spread;
                 let called = leaderless.again_at.is_some_and(|again| now < again);
                 if due && !called {
-                    leaderless.again_at = Some(again_after(now));
+                    leaderless.called(now);
                     pulse.set_timers(true);
                     self.metrics.raft.elections.inc();
                     pulse.raft().elect().await;
@@ -202,14 +202,6 @@ impl Liveness {
         });
         agree.count() * 2 > status.voters.len()
     }
-}
-
-/// When an election that comes to nothing is called again. Drawn anew each time: replicas that call
-/// theirs in step with each other would split every vote.
-fn again_after(now: Instant) -> Instant {
-    let spread = u64::try_from(limits::ELECTION_AGAIN_SPREAD.as_millis()).unwrap_or(u64::MAX);
-    let jitter = crate::env::random_u64() % spread.max(1);
-    now + limits::ELECTION_AGAIN + Duration::from_millis(jitter)
 }
 
 /// A follower needs no timers: its leader is alive, parked, and this replica has all it has.
