@@ -18,7 +18,7 @@ use super::{MemoryCounts, PowerCut, Tear};
 use crate::storage::error::{ADVICE_STORE, ADVICE_VALUE};
 use crate::storage::{Durability, Space, StorageError, Write, WriteBatch};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     pub(super) visible: Image,
     pub(super) durable: Image,
@@ -39,7 +39,7 @@ pub(super) struct Disk {
 }
 
 /// Faults that were asked for and did not happen yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FaultPlan {
     pub(super) fail_next_write: Option<MemoryFault>,
     pub(super) fail_next_sync: Option<MemoryFault>,
@@ -178,18 +178,18 @@ impl Disk {
 
     /// See [`super::MemoryEngine::cut`].
     pub(super) fn cut(&mut self, cut: PowerCut) -> usize {
-        let pending = std::mem::take(&mut self.pending);
+        let pending = Vec::from(std::mem::take(&mut self.pending));
         // After a failed sync the pages of all that was un-synced are gone.
         let keep = if self.wal_broken { 0 } else { cut.keep_batches.min(pending.len()) };
-        let holed = cut.tear == Tear::Hole && keep < pending.len() && !self.wal_broken;
         let lost_synced = self.lost.len();
         if lost_synced > 0 {
-            self.find_lost(keep > 0 || holed);
+            self.find_lost(keep > 0);
         } else {
-            for batch in pending.iter().take(keep) {
+            for batch in &pending[..keep] {
                 self.make_durable(batch);
             }
-            self.tear(cut.tear, pending.get(keep), holed);
+            let taken = if self.wal_broken { &[] } else { &pending[keep..] };
+            self.tear(cut.tear, taken);
         }
         self.visible = self.durable.clone();
         self.lost.clear();
@@ -215,18 +215,28 @@ impl Disk {
         }
     }
 
-    fn tear(&mut self, tear: Tear, first_lost: Option<&WriteBatch>, holed: bool) {
-        match (tear, first_lost) {
-            (Tear::Hole, Some(_)) if holed => {
+    /// What else is found of the records that the cut took.
+    fn tear(&mut self, tear: Tear, taken: &[WriteBatch]) {
+        let Some((first, later)) = taken.split_first() else { return };
+        match tear {
+            // A bad record with nothing behind it is an end that was cut off.
+            Tear::Hole if later.is_empty() => {}
+            Tear::Dropped => {}
+            Tear::Hole => {
                 self.ledger.answered(FaultKind::HoleAtCut);
                 let what = "the write-ahead log has a whole record behind a broken one";
                 self.refuses = Some(what.to_owned());
             }
-            (Tear::HalfRecord, Some(batch)) => {
+            Tear::HalfRecord => {
                 self.ledger.of(FaultKind::HalfWriteAtCut).injected += 1;
-                self.durable.apply_half(batch);
+                self.durable.apply_half(first);
             }
-            _ => {}
+            Tear::UnseenHole => {
+                self.ledger.of(FaultKind::UnseenHoleAtCut).injected += 1;
+                for batch in later {
+                    self.make_durable(batch);
+                }
+            }
         }
     }
 
@@ -264,9 +274,10 @@ impl Disk {
     /// Whether a write of `key` waits to become durable.
     pub(super) fn is_pending(&self, space: Space, key: &[u8]) -> bool {
         let mut writes = self.pending.iter().flat_map(|batch| batch.writes());
-        writes.any(
-            |write| matches!(write, Write::Put { space: of, key: to, .. } if *of == space && **to == *key),
-        )
+        writes.any(|write| match write {
+            Write::Put { space: of, key: to, .. } => *of == space && **to == *key,
+            Write::Delete { .. } | Write::DeleteRange { .. } => false,
+        })
     }
 }
 

@@ -64,6 +64,8 @@ pub enum FaultKind {
     HoleAtCut,
     /// A power cut kept half a write, which no log with checksums does.
     HalfWriteAtCut,
+    /// A power cut kept later writes without an earlier one, and nothing shows it.
+    UnseenHoleAtCut,
     /// Everything is gone.
     Wiped,
     /// An old state of the whole disk came back.
@@ -85,6 +87,7 @@ impl FaultKind {
             Self::Full => "disk-full",
             Self::HoleAtCut => "hole-at-power-cut",
             Self::HalfWriteAtCut => "half-write-at-power-cut",
+            Self::UnseenHoleAtCut => "unseen-hole-at-power-cut",
             Self::Wiped => "lost-disk",
             Self::RolledBack => "rolled-back-disk",
         }

@@ -65,6 +65,8 @@ pub enum Tear {
     /// Half of its changes are there and nothing shows it. No log with checksums does that: it is
     /// here to see that a check would notice.
     HalfRecord,
+    /// It is missing, all later ones are there, and nothing shows it. No log does that either.
+    UnseenHole,
 }
 
 /// What a disk held at some time, to be put back later.
@@ -198,6 +200,11 @@ impl MemoryEngine {
     /// The disk is replaced by an empty one.
     pub fn wipe(&self) {
         self.disk().replace(Image::default(), FaultKind::Wiped);
+    }
+
+    /// Another disk in the same state, un-synced writes and planned faults included.
+    pub fn duplicate(&self) -> Self {
+        Self { disk: Arc::new(Mutex::new(self.disk().clone())) }
     }
 
     /// What the disk holds durably, as a copy of it would.

@@ -129,7 +129,7 @@ fn a_later_record_without_an_earlier_one_is_a_store_that_does_not_open() {
 
 #[test]
 fn without_un_synced_records_there_is_nothing_to_tear() {
-    for tear in [Tear::Hole, Tear::HalfRecord] {
+    for tear in [Tear::Hole, Tear::HalfRecord, Tear::UnseenHole] {
         let engine = two_pending();
         engine.write(WriteBatch::new(), Durability::Synced).expect("memory");
         assert_eq!(engine.cut(PowerCut { keep_batches: 0, tear }), 0);

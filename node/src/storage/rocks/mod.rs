@@ -3,17 +3,19 @@
 //! Entries of 512 bytes and more are kept in blob files, so that compaction moves only their
 //! keys. A store that doesn't open cleanly is not repaired: the disk counts as lost and the node
 //! comes back as a new replica (decision 5a.5). Settings are in `options`, giving back the space
-//! of deleted ranges in `reclaim`, the meaning of errors in `failure`.
+//! of deleted ranges in `reclaim`, the meaning of errors in `failure`, what may be missing at the
+//! end of the write-ahead log in `torn`.
 
 mod failure;
 mod options;
 mod reclaim;
 #[cfg(test)]
 mod tests;
+mod torn;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, WriteOptions};
@@ -22,6 +24,7 @@ use self::failure::{Operation, translate};
 pub use self::options::{ReclaimOptions, RocksOptions};
 pub use self::reclaim::Reclaimed;
 use self::reclaim::Reclaimer;
+use self::torn::SyncedNote;
 use super::error::ADVICE_STORE;
 use super::{
     Durability, Engine, KeyRange, KeyValue, ScanLimit, Space, StorageError, Write, WriteBatch,
@@ -43,6 +46,8 @@ pub struct RocksEngine {
 struct Store {
     db: DB,
     path: PathBuf,
+    /// Held during each write, so that what is noted is what was synced.
+    synced: Mutex<SyncedNote>,
 }
 
 impl RocksEngine {
@@ -53,16 +58,47 @@ impl RocksEngine {
     pub fn open(path: &Path, options: RocksOptions) -> Result<Self, StorageError> {
         refuse_headless_store(path)?;
         fs::create_dir_all(path).map_err(|error| io_error("creating", path, &error))?;
-        let db = DB::open_cf_descriptors(&options.database(), path, options.column_families())
-            .map_err(|error| translate(Operation::Open, path, error.as_ref()))?;
+        let db = Self::open_database(path, options)?;
+        let found = db.latest_sequence_number();
+        if let Some(synced) = torn::read_note(path).filter(|synced| found < *synced) {
+            let path = path.display();
+            return Err(StorageError::Damaged {
+                what: format!("{path} was synced up to write {synced} and ends at {found}"),
+                advice: ADVICE_STORE,
+            });
+        }
         // The directory's own entry in its parent must survive a power cut like its content does.
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             let synced = fs::File::open(parent).and_then(|parent| parent.sync_all());
             synced.map_err(|error| io_error("syncing", parent, &error))?;
         }
-        let store = Arc::new(Store { db, path: path.to_owned() });
+        let synced = SyncedNote::open(path, found);
+        let synced = synced.map_err(|error| io_error("noting what is synced in", path, &error))?;
+        let store = Arc::new(Store { db, path: path.to_owned(), synced: Mutex::new(synced) });
         let reclaimer = Reclaimer::start(Arc::clone(&store), options.reclaim)?;
         Ok(Self { store, reclaimer })
+    }
+
+    /// Opens the database; if it doesn't open because a power cut tore its last record, without
+    /// that record.
+    fn open_database(path: &Path, options: RocksOptions) -> Result<DB, StorageError> {
+        let open = || {
+            DB::open_cf_descriptors(&options.database(), path, options.column_families())
+                .map_err(|error| translate(Operation::Open, path, error.as_ref()))
+        };
+        let damaged = match open() {
+            Err(damaged @ StorageError::Damaged { .. }) => damaged,
+            opened => return opened,
+        };
+        match torn::cut_off(path) {
+            Ok(Some(torn)) => {
+                let (log, at, bytes) = (torn.log.display(), torn.at, torn.bytes);
+                tracing::warn!(%log, at, bytes, "cut a torn, never synced record off the log");
+                open()
+            }
+            Ok(None) => Err(damaged),
+            Err(error) => Err(io_error("looking for a torn record in", path, &error)),
+        }
     }
 
     /// Gives back the space of all ranges deleted so far, at once instead of in the background.
@@ -127,6 +163,7 @@ impl Engine for RocksEngine {
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<(), StorageError> {
         let synced = durability == Durability::Synced;
+        let note = self.store.synced.lock().unwrap_or_else(PoisonError::into_inner);
         let written = if batch.is_empty() {
             if synced { self.store.db.flush_wal(true) } else { Ok(()) }
         } else {
@@ -135,6 +172,10 @@ impl Engine for RocksEngine {
             self.store.db.write_opt(self.store.to_rocksdb(&batch), &options)
         };
         written.map_err(|error| self.store.failed(Operation::Write, &error))?;
+        if synced {
+            note.set(self.store.db.latest_sequence_number());
+        }
+        drop(note);
         for write in batch.writes() {
             if let Write::DeleteRange { space: Space::Log, range } = write {
                 self.reclaimer.deleted(range);

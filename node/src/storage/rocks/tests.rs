@@ -11,7 +11,7 @@ use super::*;
 use crate::storage::keys;
 
 const MIB: u64 = 1 << 20;
-const GROUP: GroupId = GroupId(7);
+pub(super) const GROUP: GroupId = GroupId(7);
 const OTHER: GroupId = GroupId(8);
 
 /// Small memtables, and nothing in the background that a test did not ask for.
@@ -29,20 +29,20 @@ fn small() -> RocksOptions {
     }
 }
 
-fn open(path: &Path) -> Result<RocksEngine, StorageError> {
+pub(super) fn open(path: &Path) -> Result<RocksEngine, StorageError> {
     RocksEngine::open(path, small())
 }
 
-fn opened(path: &Path) -> RocksEngine {
+pub(super) fn opened(path: &Path) -> RocksEngine {
     open(path).expect("a sound store opens")
 }
 
-fn directory() -> tempfile::TempDir {
+pub(super) fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
 /// Bytes that no file system can make smaller, different for each entry.
-fn entry(index: u64, size: usize) -> Bytes {
+pub(super) fn entry(index: u64, size: usize) -> Bytes {
     let mut state = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(size + 8);
     while bytes.len() < size {
@@ -55,7 +55,13 @@ fn entry(index: u64, size: usize) -> Bytes {
     bytes.into()
 }
 
-fn append(engine: &RocksEngine, group: GroupId, index: u64, size: usize, durability: Durability) {
+pub(super) fn append(
+    engine: &RocksEngine,
+    group: GroupId,
+    index: u64,
+    size: usize,
+    durability: Durability,
+) {
     let mut batch = WriteBatch::new();
     batch.put(Space::Log, keys::log_entry(group, index), entry(index, size));
     engine.write(batch, durability).expect("the disk is sound");
@@ -67,7 +73,11 @@ fn purge(engine: &RocksEngine, group: GroupId, index_last: u64) {
     engine.write(batch, Durability::Synced).expect("the disk is sound");
 }
 
-fn read(engine: &RocksEngine, group: GroupId, index: u64) -> Result<Option<Bytes>, StorageError> {
+pub(super) fn read(
+    engine: &RocksEngine,
+    group: GroupId,
+    index: u64,
+) -> Result<Option<Bytes>, StorageError> {
     engine.get(Space::Log, &keys::log_entry(group, index))
 }
 
@@ -78,7 +88,7 @@ fn flush(engine: &RocksEngine) {
 }
 
 /// The files of `path` with this extension, oldest first.
-fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
+pub(super) fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(path)
         .expect("readable")
         .map(|file| file.expect("readable").path())
@@ -89,7 +99,7 @@ fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Turns one bit of the byte that stands `part` of the way through the file.
-fn flip_bit(path: &Path, numerator: u64, denominator: u64) {
+pub(super) fn flip_bit(path: &Path, numerator: u64, denominator: u64) {
     let mut file = fs::OpenOptions::new().read(true).write(true).open(path).expect("exists");
     let at = file.metadata().expect("exists").len() * numerator / denominator;
     let mut byte = [0];
@@ -99,7 +109,7 @@ fn flip_bit(path: &Path, numerator: u64, denominator: u64) {
     file.write_all(&[byte[0] ^ 1]).expect("writable");
 }
 
-fn is_damaged<T>(outcome: &Result<T, StorageError>) -> bool {
+pub(super) fn is_damaged<T>(outcome: &Result<T, StorageError>) -> bool {
     matches!(outcome, Err(StorageError::Damaged { .. }))
 }
 
@@ -114,20 +124,29 @@ fn a_store_that_is_open_is_not_opened_twice() {
 }
 
 #[test]
-fn a_record_cut_off_at_the_end_of_the_log_is_dropped_and_the_rest_is_kept() {
-    for cut_bytes in [1, 100, 900] {
+fn a_record_cut_off_at_the_end_of_the_log_is_dropped_if_it_was_not_synced() {
+    for (last, cut_bytes) in [Durability::Buffered, Durability::Synced]
+        .into_iter()
+        .flat_map(|last| [1, 100, 900].map(|cut_bytes| (last, cut_bytes)))
+    {
         let directory = directory();
         let engine = opened(directory.path());
-        (1..=9).for_each(|index| append(&engine, GROUP, index, 1000, Durability::Synced));
+        (1..=8).for_each(|index| append(&engine, GROUP, index, 1000, Durability::Synced));
+        append(&engine, GROUP, 9, 1000, last);
         drop(engine);
         let log = files(directory.path(), "log").pop().expect("there is a write-ahead log");
         let file = fs::OpenOptions::new().write(true).open(log).expect("exists");
         let len = file.metadata().expect("exists").len();
         file.set_len(len - cut_bytes).expect("writable");
 
-        let engine = opened(directory.path());
-        assert_eq!(read(&engine, GROUP, 8), Ok(Some(entry(8, 1000))));
-        assert_eq!(read(&engine, GROUP, 9), Ok(None), "cut by {cut_bytes}");
+        if last == Durability::Synced {
+            assert!(is_damaged(&open(directory.path())), "it was acknowledged");
+            assert!(is_damaged(&open(directory.path())), "and is not forgotten");
+        } else {
+            let engine = opened(directory.path());
+            assert_eq!(read(&engine, GROUP, 8), Ok(Some(entry(8, 1000))));
+            assert_eq!(read(&engine, GROUP, 9), Ok(None), "cut by {cut_bytes}");
+        }
     }
 }
 
