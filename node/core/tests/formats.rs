@@ -8,10 +8,13 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use node_core::groups::{CommitOffsets, GroupCommand, GroupTable, OffsetCommit};
+use node_core::groups::{
+    CommitOffsets, Committer, ExpireMembers, GroupCommand, GroupTable, Heartbeat, LeaveGroup,
+    MemberProfile, OffsetCommit, TopicFact, TopicNews,
+};
 use node_core::ids::{
-    ClusterId, GroupId, GroupName, NodeAddress, NodeLabel, NodeUuid, NodeVersion, ReplicaId,
-    TopicId, TopicName,
+    ClusterId, Generation, GroupId, GroupName, InstanceId, MemberId, NodeAddress, NodeLabel,
+    NodeUuid, NodeVersion, ReplicaId, TopicId, TopicName,
 };
 use node_core::metadata::{
     Bootstrap, BootstrapFault, CreateTopic, MetadataCommand, MetadataOutcome, MetadataState,
@@ -93,6 +96,34 @@ fn commit() -> CommitOffsets {
     CommitOffsets { group, offsets: vec![offset], committer: None, reset: false, time: TIME }
 }
 
+fn member() -> MemberId {
+    MemberId::new("m-1").unwrap()
+}
+
+/// News of the topic; `None`: it is gone.
+fn news(fact: Option<TopicFact>) -> TopicNews {
+    TopicNews { metadata_index: 7, topics: [(topic(), fact)].into() }
+}
+
+fn heartbeat(generation: u64) -> Heartbeat {
+    let profile = MemberProfile {
+        instance: Some(InstanceId::new("pod-a").unwrap()),
+        client: "demo".to_owned(),
+        session_ms: 10_000,
+        rebalance_ms: 300_000,
+        topics: [topic()].into(),
+    };
+    Heartbeat {
+        group: GroupName::new("billing").unwrap(),
+        member: member(),
+        generation: Generation(generation),
+        profile,
+        owned: [(topic(), [0, 2].into())].into(),
+        topics: news(Some(TopicFact { id: topic_id(), partitions: 3 })),
+        time: TIME,
+    }
+}
+
 fn bootstrap() -> MetadataCommand {
     let (cluster_id, members) = (cluster_id(), vec![node()]);
     MetadataCommand::Bootstrap(Bootstrap { cluster_id, members, coordinators: 1 })
@@ -157,6 +188,22 @@ fn group_commands_are_as_on_their_page() {
 }
 
 #[test]
+fn commands_of_group_members_are_as_on_their_page() {
+    let committer = Some(Committer { member: member(), generation: Generation(3) });
+    let by_member = CommitOffsets { committer, ..commit() };
+    check_group_command("commit-by-member", &GroupCommand::Commit(by_member));
+    check_group_command("group-heartbeat", &GroupCommand::Heartbeat(heartbeat(3)));
+    let group = GroupName::new("billing").unwrap();
+    let leave = LeaveGroup { group: group.clone(), member: member(), stays: true, time: TIME };
+    check_group_command("leave-group", &GroupCommand::Leave(leave));
+    let members = vec![(member(), Generation(3))];
+    let expire = ExpireMembers { group, members, time: TIME };
+    check_group_command("expire-members", &GroupCommand::Expire(expire));
+    let changed = GroupCommand::TopicsChanged { news: news(None), time: TIME };
+    check_group_command("topics-changed", &changed);
+}
+
+#[test]
 fn metadata_commands_are_as_on_their_page() {
     check_metadata_command("bootstrap", &bootstrap());
     let register = RegisterNode { node: node(), replaces_dead: true };
@@ -216,7 +263,12 @@ fn snapshots_of_tables_are_as_on_their_page() {
     let mut table = GroupTable::default();
     table.apply(at(0), &GroupCommand::Commit(commit()));
     assert_eq!(checkpoint("group-snapshot"), table.encode_snapshot());
-    assert_eq!(GroupTable::decode_snapshot(checkpoint("group-snapshot")), Ok(table));
+    assert_eq!(GroupTable::decode_snapshot(checkpoint("group-snapshot")), Ok(table.clone()));
+
+    table.apply(at(1), &GroupCommand::Heartbeat(heartbeat(0)));
+    assert_eq!(checkpoint("group-snapshot-members"), table.encode_snapshot());
+    let snapshot = checkpoint("group-snapshot-members");
+    assert_eq!(GroupTable::decode_snapshot(snapshot), Ok(table));
 
     let mut state = MetadataState::default();
     state.apply(at(0), &bootstrap());

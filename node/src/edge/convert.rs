@@ -201,8 +201,7 @@ pub(super) fn commit(
     let group = group_name(&request.group)?;
     let offsets = request.offsets.into_iter().map(offset_commit).collect::<Result<_, _>>()?;
     let time = EntryTime::from_ms(now_ms);
-    let commit =
-        CommitOffsets { group, offsets, committer: None, reset: request.reset, time };
+    let commit = CommitOffsets { group, offsets, committer: None, reset: request.reset, time };
     commit.check().map_err(|error| Refusal::invalid(format!("offsets: {error}")))?;
     Ok((commit, within(request.timeout_ms, limits::CALL_WITHIN)))
 }

@@ -173,10 +173,16 @@ impl GroupTable {
         if let Err(refused) = self.install(draft) {
             return refused;
         }
-        let members = self.groups.values().flat_map(|group| group.roster.members.values());
-        let subscribed: BTreeSet<&TopicName> =
-            members.flat_map(|member| &member.profile.topics).collect();
-        self.topics.retain(|topic, _| subscribed.contains(topic));
+        // Invariant: what somebody has partitions of stays known, or one made again under its name
+        // would be taken for it.
+        let rosters = self.groups.values().map(|group| &group.roster);
+        let needed: BTreeSet<&TopicName> = rosters
+            .flat_map(|roster| {
+                let members = roster.members.values();
+                members.flat_map(|member| &member.profile.topics).chain(roster.seats.keys())
+            })
+            .collect();
+        self.topics.retain(|topic, _| needed.contains(topic));
         self.bytes = self.account();
         GroupOutcome::TopicsLearned { groups }
     }
@@ -290,17 +296,14 @@ impl Draft {
 
     /// Lets every group know that shares one of the topics that changed.
     fn restage(&mut self, table: &GroupTable) {
-        let changed: Vec<(TopicName, bool)> = self
-            .topics
-            .iter()
-            .map(|(topic, fact)| {
-                let before = table.topics.get(topic);
-                let grew = |before: &TopicFact| {
-                    fact.is_some_and(|it| it.id == before.id && it.partitions >= before.partitions)
-                };
-                (topic.clone(), before.is_none_or(grew))
-            })
-            .collect();
+        let mut changed: Vec<(TopicName, bool)> = Vec::with_capacity(self.topics.len());
+        for (topic, fact) in &self.topics {
+            let before = table.topics.get(topic);
+            let goes_on = fact.is_some_and(|fact| {
+                before.is_none_or(|it| it.id == fact.id && it.partitions <= fact.partitions)
+            });
+            changed.push((topic.clone(), goes_on));
+        }
         for (name, group) in &table.groups {
             let shares = |topic: &TopicName| {
                 group.roster.seats.contains_key(topic) || group.roster.subscribes(topic)
@@ -309,7 +312,7 @@ impl Draft {
                 continue;
             }
             let roster = self.roster(table, name);
-            for (topic, _) in changed.iter().filter(|(_, grew)| !grew) {
+            for (topic, _) in changed.iter().filter(|(_, goes_on)| !goes_on) {
                 roster.withdraw(topic);
             }
             self.retarget(table, name);
