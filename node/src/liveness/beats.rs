@@ -105,7 +105,7 @@ impl Liveness {
         {
             let mut watched = lock(&self.watched);
             let Some(peer) = watched.get_mut(&node) else { return };
-            peer.opinion.heard(self.now_ms());
+            peer.opinion.answered(self.now_ms(), millis(asked.elapsed()));
             restarted |= peer.incarnation.is_some_and(|known| known != answer.incarnation);
             if peer.incarnation != Some(answer.incarnation) {
                 peer.incarnation = Some(answer.incarnation);
@@ -145,7 +145,7 @@ impl Liveness {
     /// Acts when a node is found dead, or alive again. Answers whether it was.
     fn note_change(&self, node: NodeUuid) -> bool {
         let now = self.now_ms();
-        let (died, came_back) = {
+        let (died, came_back, silent_ms) = {
             let mut watched = lock(&self.watched);
             let Some(peer) = watched.get_mut(&node) else { return false };
             let dead = peer.opinion.state(now) == Opinion::Dead;
@@ -156,10 +156,10 @@ impl Liveness {
             } else if came_back {
                 peer.dead_since = None;
             }
-            (died, came_back)
+            (died, came_back, peer.opinion.silent_ms(now))
         };
         if died {
-            tracing::warn!(%node, "a node is gone; its groups will elect new leaders");
+            tracing::warn!(%node, silent_ms, "a node is gone; its groups will elect new leaders");
             if let Some(link) = self.peers.get(node) {
                 link.reset();
             }
@@ -234,6 +234,10 @@ impl Liveness {
 fn nodes_of(uuids: &[Bytes]) -> std::collections::BTreeSet<NodeUuid> {
     let uuids = uuids.iter().take(limits::UNREACHABLE_MAX);
     uuids.filter_map(|uuid| Uuid::from_slice(uuid).ok()).map(NodeUuid).collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn half_ms(half: Duration) -> i128 {
