@@ -45,6 +45,7 @@ mod tests {
     fn report(trace_hash: &str) -> Report {
         Report {
             seed: 1,
+            nodes: 3,
             simulated_ms: 1,
             trace_hash: trace_hash.to_owned(),
             trace_events: 1,

@@ -8,6 +8,8 @@
 //! - `nemesis`: what breaks, when, and whether it did;
 //! - `history`: what was asked and answered; `observations`: the same, sorted for checking;
 //! - `checkers`: the promises, one a file; `violation`: how one was broken;
+//! - `cuts`: one node's storage, its power cut at every write and every sync;
+//! - `effects`: what came of the faults; `shrink`: a smaller plan that fails the same way;
 //! - `trace`, `log_lines`: everything that can be seen of a run as one hash, so that a run can be
 //!   shown to be repeatable.
 //!
@@ -20,7 +22,9 @@ compile_error!(
 );
 
 pub mod checkers;
+pub mod cuts;
 pub mod determinism;
+pub mod effects;
 pub mod history;
 pub mod live;
 pub mod log_lines;
@@ -30,6 +34,7 @@ pub mod operator;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod shrink;
 pub mod summary;
 pub mod sweep;
 pub mod trace;

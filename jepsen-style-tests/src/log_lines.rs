@@ -5,8 +5,9 @@
 //! the simulation is one that a cluster can't mend by itself.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -24,37 +25,62 @@ thread_local! {
     static HOST: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// The first lines at level `ERROR`. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct ErrorLines(Arc<Mutex<Vec<String>>>);
+/// Messages of nodes that are counted, since they tell of an effect that no metric has.
+const COUNTED: [&str; 3] = [
+    "a conflicting suffix is truncated",
+    "taking over",
+    "a vote is refused: the candidate's log is shorter",
+];
 
-impl ErrorLines {
-    /// Lines kept.
+/// What was noticed of the lines. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct LineNotes(Arc<Mutex<Notes>>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    errors: Vec<String>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl LineNotes {
+    /// Lines at level `ERROR` that are kept.
     const COUNT_MAX: usize = 10;
 
-    /// The lines so far.
-    pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The first lines at level `ERROR`.
+    pub fn take_errors(&self) -> Vec<String> {
+        std::mem::take(&mut self.notes().errors)
     }
 
-    fn add(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() < Self::COUNT_MAX {
-            lines.push(line);
+    /// How often nodes said this, of what is counted.
+    pub fn count(&self, message: &str) -> u64 {
+        self.notes().counts.get(message).copied().unwrap_or(0)
+    }
+
+    fn take(&self, level: Level, message: &str, line: impl FnOnce() -> String) {
+        let mut notes = self.notes();
+        if level == Level::ERROR && notes.errors.len() < Self::COUNT_MAX {
+            notes.errors.push(line());
         }
+        if let Some(counted) = COUNTED.iter().find(|counted| message.trim_start() == **counted) {
+            *notes.counts.entry(counted).or_default() += 1;
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A `tracing` subscriber that writes to a trace.
 pub struct LogLines {
     trace: Trace,
-    errors: ErrorLines,
+    notes: LineNotes,
 }
 
 impl LogLines {
-    /// Lines go into `trace`, errors also into `errors`.
-    pub fn new(trace: Trace, errors: ErrorLines) -> Self {
-        Self { trace, errors }
+    /// Lines go into `trace`, and what is noticed of them into `notes`.
+    pub fn new(trace: Trace, notes: LineNotes) -> Self {
+        Self { trace, notes }
     }
 }
 
@@ -100,15 +126,15 @@ impl Subscriber for LogLines {
 
     fn event(&self, event: &Event<'_>) {
         let metadata = event.metadata();
-        let mut fields = Fields(String::new());
+        let mut fields = Fields::default();
         event.record(&mut fields);
         let (level, target) = (metadata.level(), metadata.target());
+        let Fields { message, others } = &fields;
         HOST.with_borrow(|host| {
-            let what = format_args!("{host} {level} {target}:{}", fields.0);
+            let what = format_args!("{host} {level} {target}:{message}{others}");
             self.trace.record("log", what);
-            if *level == Level::ERROR {
-                self.errors.add(format!("{host} {target}:{}", fields.0));
-            }
+            let line = || format!("{host} {target}:{message}{others}");
+            self.notes.take(*level, message, line);
         });
     }
 
@@ -131,13 +157,17 @@ impl Visit for HostName<'_> {
     fn record_debug(&mut self, _field: &Field, _value: &dyn fmt::Debug) {}
 }
 
-struct Fields(String);
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: String,
+}
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         match field.name() {
-            "message" => write!(self.0, " {value:?}"),
-            name => write!(self.0, " {name}={value:?}"),
+            "message" => write!(self.message, " {value:?}"),
+            name => write!(self.others, " {name}={value:?}"),
         }
         .expect("a string takes all");
     }

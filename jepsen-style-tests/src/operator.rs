@@ -1,35 +1,38 @@
 //! The client that makes the cluster, watches who leads it, and looks at the end whether it serves.
 //!
-//! At the end, when all faults are removed, it demands within a time: an append to every partition,
-//! the whole log from every node, the offsets of every group. That the cluster answers is the
-//! promise of liveness; what it answers is material for the checkers.
+//! When the faults are over it demands, of a majority whose fellows stay dead, an append to every
+//! partition that has a majority among the living and a linearizable read of it on each of them;
+//! whether these came in time is judged by `serves_after_healing`. Then all are back, and it
+//! demands the same of everybody, the whole log from every replica, and the offsets of every group.
+
+mod demands;
 
 use std::cell::RefCell;
-use std::fmt::Display;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use quipu_client::{
-    AppendOptions, AppendRecord, Client, FetchOptions, NewTopic, ReadError, ReadLevel,
-};
+use futures::future::join_all;
+use quipu_client::{AdminError, Client, GroupOffset, NewTopic};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use self::demands::{AGAIN_AFTER, demand};
+use crate::checkers::serves_after_healing::Healing;
 use crate::history::{Answer, Call};
 use crate::nemesis::LeaderBoard;
 use crate::plan::Plan;
 use crate::violation::Violation;
-use crate::workload::{Attendance, Phase, TOPIC, Worker, groups, value_of};
-use crate::world::hex;
+use crate::workload::{Attendance, Phase, TOPIC, Worker};
 
 /// Forming the cluster and creating the topic is given up after this long.
 const FORMED_WITHIN: Duration = Duration::from_secs(30);
 /// After the last fault, each single demand must be met within this time.
-const SERVES_WITHIN: Duration = Duration::from_secs(30);
-/// Pause before something that failed is tried again.
-const AGAIN_AFTER: Duration = Duration::from_millis(100);
+pub const SERVES_WITHIN: Duration = Duration::from_secs(30);
 /// How often the operator asks who leads.
 const WATCH_EVERY: Duration = Duration::from_millis(150);
+/// A group that nobody else commits for.
+const GROUP: &str = "operator";
 
 /// What the operator found wrong by itself.
 pub type Complaints = Rc<RefCell<Vec<Violation>>>;
@@ -42,8 +45,6 @@ pub struct Operator {
     pub phase: watch::Sender<Phase>,
     /// "host:port" of all nodes.
     pub addresses: Vec<String>,
-    /// Labels of all nodes.
-    pub labels: Vec<u64>,
     /// Groups that others commit for.
     pub groups: Vec<String>,
     /// Where it tells who leads.
@@ -56,27 +57,30 @@ pub struct Operator {
 
 impl Operator {
     /// Does all of it.
-    pub async fn run(mut self, plan: Plan) {
-        let demanded = async {
-            let client = self.form(&plan).await?;
-            self.phase.send_replace(Phase::Working);
-            self.watch_leaders(&client).await;
-            self.others.all_gone().await;
-            for partition in 0..plan.partitions {
-                self.append(&client, partition).await?;
-            }
-            for node in self.labels.clone() {
-                for partition in 0..plan.partitions {
-                    self.survey(&client, node, partition).await?;
-                }
-            }
-            self.look_at_groups(&client, plan.partitions).await
-        };
-        if let Err(violation) = demanded.await {
+    pub async fn run(self, plan: Plan) {
+        if let Err(violation) = self.demand_all(&plan).await {
             self.complaints.borrow_mut().push(violation);
             // Nothing that comes later would say more.
             self.phase.send_replace(Phase::Ending);
         }
+    }
+
+    async fn demand_all(&self, plan: &Plan) -> Result<(), Violation> {
+        let client = self.form(plan).await?;
+        self.phase.send_replace(Phase::Working);
+        self.watch_leaders(&client).await;
+        self.ask_the_living(&client, plan).await;
+        self.others.all_gone().await;
+        self.phase.send_replace(Phase::Ending);
+        let all = 0..plan.topic.partitions;
+        let appends = all.clone().map(|partition| self.append(&client, partition));
+        join_all(appends).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        for partition in all {
+            let nodes = self.leaders.replicas(partition);
+            let surveys = nodes.into_iter().map(|node| self.survey(&client, node, partition));
+            join_all(surveys).await.into_iter().collect::<Result<Vec<()>, _>>()?;
+        }
+        self.look_at_groups(&client, plan.topic.partitions).await
     }
 
     async fn form(&self, plan: &Plan) -> Result<Client, Violation> {
@@ -90,146 +94,99 @@ impl Operator {
             admin.init_cluster(&self.addresses).await
         })
         .await?;
-        let topic = NewTopic { replication_factor: 3, ..NewTopic::new(TOPIC, plan.partitions) };
+        let checkpoint_bytes = plan.topic.checkpoint_bytes.to_string();
+        let topic = NewTopic {
+            replication_factor: plan.topic.replication_factor,
+            configs: BTreeMap::from([("checkpoint.bytes".to_owned(), checkpoint_bytes)]),
+            ..NewTopic::new(TOPIC, plan.topic.partitions)
+        };
         demand("the topic is created", FORMED_WITHIN, async || {
             match client.admin().create_topic(topic.clone()).await {
-                Ok(_) | Err(quipu_client::AdminError::TopicExists { .. }) => Ok(()),
+                Ok(_) | Err(AdminError::TopicExists { .. }) => Ok(()),
                 Err(error) => Err(error),
             }
         })
         .await?;
+        demand("the topic is described", FORMED_WITHIN, async || self.look(&client).await).await?;
         Ok(client)
+    }
+
+    /// Asks who leads and who holds what.
+    async fn look(&self, client: &Client) -> Result<(), AdminError> {
+        let topic = client.admin().describe_topic(TOPIC).await?;
+        for partition in topic.partitions {
+            self.leaders.set(partition.partition, partition.leader, partition.replicas);
+        }
+        Ok(())
     }
 
     /// Asks again and again who leads, until the faults are over.
     async fn watch_leaders(&self, client: &Client) {
         while self.worker.is_working() {
-            if let Ok(topic) = client.admin().describe_topic(TOPIC).await {
-                for partition in topic.partitions {
-                    self.leaders.set(partition.partition, partition.leader);
-                }
-            }
+            // What can't be asked stays as it was heard last.
+            drop(self.look(client).await);
             sleep(WATCH_EVERY).await;
         }
     }
 
-    async fn append(&mut self, client: &Client, partition: u32) -> Result<(), Violation> {
-        let what = format!("an append to partition {partition}");
+    /// Demands of the living what [`healing`] says, until it has it or the time is over.
+    async fn ask_the_living(&self, client: &Client, plan: &Plan) {
         let deadline = Instant::now() + SERVES_WITHIN;
-        loop {
-            let values = self.worker.take_values(1);
-            let payload = self.worker.payload(values[0]);
-            let op = self.worker.invoke(Call::Append { partition, values });
-            let records = vec![AppendRecord::new(payload)];
-            match client.append(TOPIC, partition, records, AppendOptions::default()).await {
-                Ok(appended) => {
-                    let base_offset = appended.base_offset;
-                    self.worker.ok(op, Answer::Appended { base_offset });
-                    return Ok(());
+        let healing = healing(plan, &self.leaders, Duration::ZERO);
+        let partitions = healing.partitions.iter().map(async |partition| {
+            self.append_until(client, *partition, deadline).await;
+            for node in self.leaders.replicas(*partition) {
+                if healing.core.contains(&node) {
+                    self.read_until(client, node, *partition, deadline).await;
                 }
-                Err(error) => {
-                    self.worker.failed(op, error.code(), error.outcome(), &error);
-                    give_up_at(deadline, &what, &error)?;
-                }
-            }
-            sleep(AGAIN_AFTER).await;
-        }
-    }
-
-    async fn survey(&self, client: &Client, node: u64, partition: u32) -> Result<(), Violation> {
-        let what = format!("the log of partition {partition} from node {node}");
-        let op = self.worker.invoke(Call::Survey { partition, node });
-        let read = demand(&what, SERVES_WITHIN, async || {
-            match read_all(client, node, partition).await {
-                // Damage does not go away by asking again.
-                Err(error @ (ReadError::Corrupt { .. } | ReadError::Gap { .. })) => Ok(Err(error)),
-                Err(error) => Err(error),
-                Ok(all) => Ok(Ok(all)),
             }
         });
-        let (start, values) = match read.await? {
-            Ok(all) => all,
+        let groups = healing.groups.iter().map(async |group| {
+            while Instant::now() < deadline && !self.commit(client, group).await {
+                sleep(AGAIN_AFTER).await;
+            }
+        });
+        futures::join!(join_all(partitions), join_all(groups));
+    }
+
+    /// Commits once. Answers whether it did.
+    async fn commit(&self, client: &Client, group: &str) -> bool {
+        let (group, partition, offset) = (group.to_owned(), 0, 1);
+        let op = self.worker.invoke(Call::Commit { group: group.clone(), partition, offset });
+        let offsets = vec![GroupOffset::new(TOPIC, partition, offset)];
+        match client.groups().commit(&group, offsets).await {
+            Ok(()) => self.worker.ok(op, Answer::Committed),
             Err(error) => {
                 self.worker.failed(op, error.code(), error.outcome(), &error);
-                return Ok(());
-            }
-        };
-        let end = start + u64::try_from(values.len()).expect("a usize fits");
-        let replica = demand(&what, SERVES_WITHIN, async || {
-            client.admin().describe_replica(node, TOPIC, partition, Some(end)).await
-        });
-        let replica = replica.await?;
-        let hash = replica.chain_hash.filter(|_| replica.chain_hash_offset == end);
-        let chain_hash = hash.map(|hash| hex(&hash));
-        self.worker.ok(op, Answer::Log { start, values, chain_hash });
-        Ok(())
-    }
-
-    async fn look_at_groups(&self, client: &Client, partitions: u32) -> Result<(), Violation> {
-        for group in &self.groups {
-            for partition in 0..partitions {
-                let what = format!("the offset of group {group} in partition {partition}");
-                demand(&what, SERVES_WITHIN, async || {
-                    let group = group.clone();
-                    match groups::fetch_once(&self.worker, client, group, partition).await {
-                        true => Ok(()),
-                        false => Err("it is in the history why not"),
-                    }
-                })
-                .await?;
+                return false;
             }
         }
-        Ok(())
+        true
     }
 }
 
-/// Every record that a node serves, and the offset of the first.
-async fn read_all(
-    client: &Client,
-    node: u64,
-    partition: u32,
-) -> Result<(u64, Vec<u64>), ReadError> {
-    let options = FetchOptions {
-        level: ReadLevel::Linearizable,
-        node: Some(node),
-        ..FetchOptions::default()
+/// What the living must serve while some nodes stay dead: what has a majority among them.
+pub fn healing(plan: &Plan, board: &LeaderBoard, healed: Duration) -> Healing {
+    let labels = plan.nodes.iter().map(|node| node.label);
+    let core: BTreeSet<u64> = labels.filter(|label| !plan.stay_dead.contains(label)).collect();
+    let lives = |partition: &u32| {
+        let replicas = board.replicas(*partition);
+        let living = replicas.iter().filter(|node| core.contains(node)).count();
+        2 * living > replicas.len()
     };
-    let start = match client.fetch(TOPIC, partition, 0, options.clone()).await {
-        Ok(fetched) => fetched.log_start_offset,
-        Err(ReadError::OffsetOutOfRange { log_start_offset, .. }) => log_start_offset,
-        Err(error) => return Err(error),
-    };
-    let (mut values, mut offset) = (Vec::new(), start);
-    loop {
-        let fetched = client.fetch(TOPIC, partition, offset, options.clone()).await?;
-        values.extend(fetched.records.iter().map(|record| value_of(record.value.as_ref())));
-        if fetched.next_offset >= fetched.high_watermark {
-            return Ok((start, values));
-        }
-        offset = fetched.next_offset;
+    let partitions: BTreeSet<u32> = (0..plan.topic.partitions).filter(lives).collect();
+    // A coordinator group has three replicas, on nodes that the plan does not know.
+    let groups = if plan.stay_dead.len() <= 1 { [GROUP.to_owned()].into() } else { [].into() };
+    Healing {
+        healed_us: micros(healed),
+        within_us: micros(SERVES_WITHIN),
+        core,
+        partitions,
+        groups,
+        topic: false,
     }
 }
 
-/// Tries until it succeeds.
-async fn demand<T, E: Display>(
-    what: &str,
-    within: Duration,
-    mut attempt: impl AsyncFnMut() -> Result<T, E>,
-) -> Result<T, Violation> {
-    let deadline = Instant::now() + within;
-    loop {
-        match attempt().await {
-            Ok(done) => return Ok(done),
-            Err(error) => give_up_at(deadline, what, &error)?,
-        }
-        sleep(AGAIN_AFTER).await;
-    }
-}
-
-fn give_up_at(deadline: Instant, what: &str, error: &dyn Display) -> Result<(), Violation> {
-    if Instant::now() < deadline {
-        return Ok(());
-    }
-    let what = format!("{what} was not had in time; last: {error}");
-    Err(Violation::NotServing { what })
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

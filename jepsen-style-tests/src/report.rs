@@ -19,6 +19,8 @@ use crate::plan::Plan;
 pub struct Report {
     /// Its seed.
     pub seed: u64,
+    /// How many nodes the cluster had.
+    pub nodes: usize,
     /// Simulated time that passed, in milliseconds.
     pub simulated_ms: u64,
     /// Hash of everything that could be seen.
@@ -46,13 +48,31 @@ pub struct Finding {
     pub evidence: Vec<String>,
 }
 
+/// Writes a plan into `folder`, which must be there.
+///
+/// # Errors
+/// If the file can't be written.
+pub fn write_plan(folder: &Path, plan: &Plan) -> io::Result<()> {
+    serde_json::to_writer_pretty(File::create(folder.join("plan.json"))?, plan)?;
+    Ok(())
+}
+
+/// Reads the plan of a run from its folder, or from a file.
+///
+/// # Errors
+/// If there is none, or it is not of this version.
+pub fn read_plan(path: &Path) -> io::Result<Plan> {
+    let path = if path.is_dir() { path.join("plan.json") } else { path.to_owned() };
+    Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
+}
+
 /// Writes the files of a run into `folder`, which is made if it is missing.
 ///
 /// # Errors
 /// If the folder or a file can't be written.
 pub fn write(folder: &Path, plan: &Plan, history: &History, report: &Report) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    serde_json::to_writer_pretty(File::create(folder.join("plan.json"))?, plan)?;
+    write_plan(folder, plan)?;
     history.write(BufWriter::new(File::create(folder.join("history.jsonl"))?))?;
     serde_json::to_writer_pretty(File::create(folder.join("report.json"))?, report)?;
     Ok(())

@@ -13,17 +13,18 @@ use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use tokio::sync::watch;
 
-use crate::checkers::check_all;
+use crate::checkers::{check_all, serves_after_healing};
+use crate::effects;
 use crate::history::Recorder;
-use crate::log_lines::{ErrorLines, LogLines};
-use crate::nemesis::{FaultCounts, LeaderBoard, Nemesis};
+use crate::log_lines::{LineNotes, LogLines};
+use crate::nemesis::{FaultCounts, Nemesis, Reach};
 use crate::observations::Observations;
-use crate::operator::{Complaints, Operator};
-use crate::plan::{Plan, ProducerPlan};
+use crate::operator::{self, Complaints, Operator};
+use crate::plan::Plan;
 use crate::report::{self, Finding, Report};
 use crate::trace::Trace;
 use crate::violation::Violation;
-use crate::workload::{Attendance, Phase, Worker, groups, produce, read};
+use crate::workload::{Attendance, Phase, Worker, consume, groups, orders, produce, read, topics};
 use crate::world::World;
 
 /// Simulated time after which a run that should have ended has not, beside the time of the plan.
@@ -33,16 +34,14 @@ const ENDS_WITHIN: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Decides everything.
-    pub seed: u64,
-    /// How long clients work under faults, in simulated time.
-    pub until: Duration,
+    pub plan: Plan,
     /// Where the files of the run go.
     pub folder: PathBuf,
     /// Also write every event of the trace as text.
     pub trace_text: bool,
 }
 
-/// Runs a seed and writes its files.
+/// Runs a plan and writes its files.
 ///
 /// # Errors
 /// If the files can't be written. What is wrong with the cluster stands in the report.
@@ -52,17 +51,22 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
         true => Trace::to_file(&options.folder.join("trace.txt"))?,
         false => Trace::new(),
     };
-    let errors = ErrorLines::default();
-    let lines = LogLines::new(trace.clone(), errors.clone());
+    let notes = LineNotes::default();
+    let lines = LogLines::new(trace.clone(), notes.clone());
     let _lines = tracing::subscriber::set_default(lines);
-    let plan = Plan::draw(options.seed, options.until);
-    let mut stage = Stage::set(&plan, trace.clone());
-    let faults = stage.play(&plan);
+    let plan = &options.plan;
+    let mut stage = Stage::set(plan, trace.clone());
+    let mut faults = stage.play(plan);
+    effects::count(&mut faults, stage.world.nodes(), &notes);
 
     let history = stage.recorder.history();
     let mut violations = stage.complaints.take();
     violations.extend(check_all(&Observations::of(&history)));
-    let errors = errors.take().into_iter();
+    if let Some(healed) = stage.healed {
+        let healing = operator::healing(plan, &stage.reach.leaders, healed);
+        violations.extend(serves_after_healing::check(&history, &healing));
+    }
+    let errors = notes.take_errors().into_iter();
     violations.extend(errors.map(|line| Violation::ErrorLogged { line }));
     let findings = violations.iter().map(|violation| Finding {
         kind: violation.kind().to_owned(),
@@ -73,7 +77,8 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
     let disk_hashes = hosts.map(|host| format!("{:032x}", host.disk_hash())).collect();
     let (trace_hash, trace_events) = trace.hash();
     let report = Report {
-        seed: options.seed,
+        seed: plan.seed,
+        nodes: plan.nodes.len(),
         simulated_ms: u64::try_from(stage.world.now().as_millis()).unwrap_or(u64::MAX),
         trace_hash: format!("{trace_hash:032x}"),
         trace_events,
@@ -82,7 +87,7 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
         faults,
         violations: findings.collect(),
     };
-    report::write(&options.folder, &plan, &history, &report)?;
+    report::write(&options.folder, plan, &history, &report)?;
     Ok(report)
 }
 
@@ -90,60 +95,42 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
 struct Stage {
     world: World,
     phase: watch::Sender<Phase>,
-    leaders: LeaderBoard,
+    reach: Reach,
     recorder: Recorder,
     complaints: Complaints,
+    /// When the faults were over.
+    healed: Option<Duration>,
 }
 
 impl Stage {
     fn set(plan: &Plan, trace: Trace) -> Self {
         let recorder = Recorder::new(trace.clone());
         let stage = Self {
-            world: World::new(plan, trace),
+            world: World::new(plan, trace, &recorder),
             phase: watch::Sender::new(Phase::Forming),
-            leaders: LeaderBoard::default(),
+            reach: Reach::default(),
             recorder,
             complaints: Complaints::default(),
+            healed: None,
         };
         stage.with_clients(plan)
     }
 
     fn with_clients(mut self, plan: &Plan) -> Self {
-        let labels: Vec<u64> = plan.nodes.iter().map(|node| node.label).collect();
         let groups: Vec<String> = (1..=plan.committers).map(|it| format!("group-{it}")).collect();
-        let hosts = plan.producers.len().max(labels.len()).max(groups.len());
         let mut workers = Workers { values: Rc::default(), count: 0 };
+        let tasks = self.client_tasks(plan, &mut workers, &groups);
         let attendance = Attendance::new();
-        for index in 0..hosts {
-            let mut tasks: Vec<LocalBoxFuture<'static, ()>> = Vec::new();
-            if let Some(producer) = plan.producers.get(index) {
-                let worker = workers.hire(&self, plan, &format!("producer-{}", index + 1));
-                tasks.push(match producer {
-                    ProducerPlan::OneShot => produce::one_shot(worker).boxed_local(),
-                    ProducerPlan::Pipelined => produce::pipelined(worker).boxed_local(),
-                });
-            }
-            if let Some(label) = labels.get(index) {
-                let worker = workers.hire(&self, plan, &format!("reader-{label}"));
-                tasks.push(read::at_node(worker, *label).boxed_local());
-            }
-            if let Some(group) = groups.get(index) {
-                let worker = workers.hire(&self, plan, &format!("committer-{}", index + 1));
-                tasks.push(groups::commit(worker, group.clone()).boxed_local());
-            }
+        for (number, tasks) in (1..).zip(tasks) {
             let tasks = futures::future::join_all(tasks).map(drop);
-            self.world.add_client(&format!("client-{}", index + 1), attendance.attend(tasks));
+            self.world.add_client(&format!("client-{number}"), attendance.attend(tasks));
         }
-        let fetcher = workers.hire(&self, plan, "fetcher");
-        let fetching = attendance.attend(groups::fetch(fetcher, groups.clone()));
-        self.world.add_client("client-groups", fetching);
         let operator = Operator {
             worker: workers.hire(&self, plan, "operator"),
             phase: self.phase.clone(),
             addresses: self.world.addresses(),
-            labels,
             groups,
-            leaders: self.leaders.clone(),
+            leaders: self.reach.leaders.clone(),
             others: attendance,
             complaints: self.complaints.clone(),
         };
@@ -151,10 +138,54 @@ impl Stage {
         self
     }
 
+    /// What each client host does: few hosts, since each costs time in every step.
+    fn client_tasks(
+        &self,
+        plan: &Plan,
+        workers: &mut Workers,
+        groups: &[String],
+    ) -> Vec<Vec<LocalBoxFuture<'static, ()>>> {
+        let mut all: Vec<LocalBoxFuture<'static, ()>> = Vec::new();
+        for (number, producer) in (1..).zip(plan.producers.iter().copied()) {
+            let worker = workers.hire(self, plan, &format!("producer-{number}"));
+            let name = worker.process.clone();
+            let lives = move |life| produce::run(worker.reborn(life), producer);
+            all.push(self.reach.clients.live(&name, lives).boxed_local());
+        }
+        for number in 1..=plan.readers {
+            let worker = workers.hire(self, plan, &format!("reader-{number}"));
+            all.push(read::everywhere(worker, self.reach.leaders.clone()).boxed_local());
+        }
+        for number in 1..=plan.consumers {
+            let worker = workers.hire(self, plan, &format!("consumer-{number}"));
+            let name = worker.process.clone();
+            let lives = move |life| consume::follow(worker.reborn(life));
+            all.push(self.reach.clients.live(&name, lives).boxed_local());
+        }
+        for (number, group) in (1..).zip(groups) {
+            let worker = workers.hire(self, plan, &format!("committer-{number}"));
+            all.push(groups::commit(worker, group.clone()).boxed_local());
+        }
+        let fetcher = workers.hire(self, plan, "fetcher");
+        all.push(groups::fetch(fetcher, groups.to_vec()).boxed_local());
+        if plan.churns_topics {
+            let worker = workers.hire(self, plan, "topics");
+            all.push(topics::come_and_go(worker).boxed_local());
+        }
+        let admin = workers.hire(self, plan, "admin");
+        all.push(orders::carry_out(admin, self.reach.orders.clone()).boxed_local());
+        let mut hosts: Vec<Vec<_>> = (0..CLIENT_HOSTS).map(|_| Vec::new()).collect();
+        for (index, task) in all.into_iter().enumerate() {
+            hosts[index % CLIENT_HOSTS].push(task);
+        }
+        hosts
+    }
+
     /// Steps the world to the end of the run. What goes wrong on the way is complained about.
     fn play(&mut self, plan: &Plan) -> FaultCounts {
         let until = Duration::from_millis(plan.until_ms);
         let mut nemesis: Option<(Nemesis, Duration)> = None;
+        let mut dead = plan.stay_dead.clone();
         loop {
             match self.world.step() {
                 Ok(true) => break,
@@ -166,20 +197,28 @@ impl Stage {
             }
             let now = self.world.now();
             let phase = *self.phase.borrow();
-            match &mut nemesis {
-                None if phase == Phase::Working => {
-                    let (leaders, recorder) = (self.leaders.clone(), self.recorder.clone());
-                    let faults = plan.faults.clone();
-                    nemesis = Some((Nemesis::new(faults, now, leaders, recorder), now));
+            match (&mut nemesis, phase) {
+                (None, Phase::Working) => {
+                    let (faults, reach) = (plan.faults.clone(), self.reach.clone());
+                    let struck = Nemesis::new(faults, now, reach, self.recorder.clone());
+                    nemesis = Some((struck, now));
                 }
-                Some((nemesis, since)) if phase == Phase::Working => {
+                (Some((nemesis, since)), Phase::Working) => {
                     nemesis.act(&mut self.world);
                     if now >= *since + until {
-                        nemesis.heal(&mut self.world);
-                        self.phase.send_replace(Phase::Ending);
+                        nemesis.heal(&mut self.world, &dead);
+                        self.healed = Some(now);
+                        self.phase.send_replace(Phase::Core);
                     }
                 }
-                None | Some(_) => {}
+                (_, Phase::Ending) => {
+                    for label in std::mem::take(&mut dead) {
+                        if !self.world.host(label).is_up() {
+                            self.world.restart(label);
+                        }
+                    }
+                }
+                _ => {}
             }
             if now > until + ENDS_WITHIN {
                 let what = format!("the run had not ended after {} s", now.as_secs());
@@ -190,6 +229,9 @@ impl Stage {
         nemesis.map(|(nemesis, _)| nemesis.counts().clone()).unwrap_or_default()
     }
 }
+
+/// Hosts that clients share, beside the operator's.
+const CLIENT_HOSTS: usize = 3;
 
 /// Gives each client task what it needs.
 struct Workers {
@@ -206,9 +248,10 @@ impl Workers {
             recorder: stage.recorder.clone(),
             phase: stage.phase.subscribe(),
             rng: fastrand::Rng::with_seed(seed),
-            partitions: plan.partitions,
+            partitions: plan.topic.partitions,
             values: self.values.clone(),
             config: stage.world.client_config(self.count),
+            controls: stage.reach.clients.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::nemesis::FaultCounts;
+use crate::nemesis::{FaultCounts, KINDS, add_all};
 use crate::report::Report;
 
 /// The sum over runs.
@@ -15,6 +15,8 @@ pub struct Summary {
     simulated: Duration,
     operations: BTreeMap<String, u64>,
     faults: FaultCounts,
+    /// By effect: in how many runs it came.
+    seeds_with: BTreeMap<String, u64>,
     /// Seeds of runs with violations, in the order in which they ended.
     failed: Vec<u64>,
 }
@@ -25,12 +27,10 @@ impl Summary {
         self.runs += 1;
         self.simulated += Duration::from_millis(report.simulated_ms);
         add_all(&mut self.operations, &report.operations);
-        let (sum, one) = (&mut self.faults, &report.faults);
-        add_all(&mut sum.installed, &one.installed);
-        add_all(&mut sum.skipped, &one.skipped);
-        sum.lossy_cuts += one.lossy_cuts;
-        sum.lossy_majorities += one.lossy_majorities;
-        sum.writes_lost += one.writes_lost;
+        self.faults.add(&report.faults);
+        for (effect, count) in &report.faults.effects {
+            *self.seeds_with.entry(effect.clone()).or_default() += u64::from(*count > 0);
+        }
         if !report.violations.is_empty() {
             self.failed.push(report.seed);
         }
@@ -51,24 +51,33 @@ impl Summary {
         row("runs", self.runs.to_string());
         let simulated = self.simulated.as_secs_f64();
         let speed = simulated / wall.as_secs_f64().max(0.001);
-        row("simulated", format!("{simulated:.0} s in {:.0} s ({speed:.1}x)", wall.as_secs_f64()));
+        let hours = simulated / 3_600.0;
+        let took = wall.as_secs_f64();
+        row(
+            "simulated",
+            format!("{hours:.2} hours ({simulated:.0} s) in {took:.0} s, {speed:.1}x"),
+        );
         for (operation, count) in &self.operations {
             row(operation, count.to_string());
         }
         let checked: u64 = self.operations.values().sum();
         row("operations checked", checked.to_string());
-        for (fault, count) in &self.faults.installed {
-            let skipped = self.faults.skipped.get(fault).copied().unwrap_or(0);
-            row(fault, format!("{count} installed, {skipped} skipped"));
-        }
-        for (fault, count) in &self.faults.skipped {
-            if !self.faults.installed.contains_key(fault) {
-                row(fault, format!("0 installed, {count} skipped"));
+        for kind in KINDS {
+            let of = |counts: &BTreeMap<String, u64>| counts.get(kind.name).copied().unwrap_or(0);
+            let (installed, skipped) = (of(&self.faults.installed), of(&self.faults.skipped));
+            let unknown = of(&self.faults.indeterminate);
+            if installed + skipped + unknown > 0 {
+                let unknown = match unknown {
+                    0 => String::new(),
+                    unknown => format!(", {unknown} indeterminate"),
+                };
+                row(kind.name, format!("{installed} installed, {skipped} skipped{unknown}"));
             }
         }
-        row("power cuts that lost writes", self.faults.lossy_cuts.to_string());
-        row("  on a majority at once", self.faults.lossy_majorities.to_string());
-        row("un-synced writes lost", self.faults.writes_lost.to_string());
+        for (effect, count) in &self.faults.effects {
+            let runs = self.seeds_with.get(effect).copied().unwrap_or(0);
+            row(effect, format!("{count}, in {runs} runs"));
+        }
         row("verdict", self.verdict());
         if let Some(values) = table.column_mut(1) {
             values.set_cell_alignment(CellAlignment::Left);
@@ -81,11 +90,5 @@ impl Summary {
             0 => "no promise was broken".to_owned(),
             failed => format!("BROKEN in {failed} of {} runs", self.runs),
         }
-    }
-}
-
-fn add_all(sum: &mut BTreeMap<String, u64>, one: &BTreeMap<String, u64>) {
-    for (name, count) in one {
-        *sum.entry(name.clone()).or_default() += count;
     }
 }

@@ -1,8 +1,8 @@
 //! Runs many seeds, each in a process of its own, some at a time.
 //!
-//! A process per seed, because the crates below us keep state per process, and because a run that
-//! aborts must not take the others along. A child writes its report and leaves; what it prints on
-//! standard error goes to a file beside the report.
+//! A process per run, because the crates below us keep state per process, and because a run that
+//! aborts must not take the others along. A child finds its plan in its folder, writes its report
+//! there and leaves; what it prints on standard error goes to a file beside the report.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,21 +12,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::report::Report;
+use crate::plan::Plan;
+use crate::report::{self, Report};
 
 /// How often running children are looked at.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The name under which the binary runs one seed in this very process.
+/// The name under which the binary runs the plan of a folder in this very process.
 pub const ONE_RUN: &str = "one-run";
 
 /// Which runs, and how.
 #[derive(Debug, Clone)]
 pub struct Sweep {
-    /// Seeds, one run each.
-    pub seeds: Vec<u64>,
-    /// As the person wrote it.
-    pub until: String,
+    /// One run each.
+    pub plans: Vec<Plan>,
     /// Each run has a folder in it, named by its seed.
     pub folder: PathBuf,
     /// Runs at a time.
@@ -51,13 +50,13 @@ impl Sweep {
     /// # Errors
     /// If a child can't be started or ends without a report.
     pub fn run(&self, mut each: impl FnMut(&Report) -> bool) -> anyhow::Result<()> {
-        let mut seeds = self.seeds.iter().copied();
+        let mut plans = self.plans.iter();
         let mut running: Vec<Running> = Vec::new();
         let mut more = true;
         loop {
             while more && running.len() < self.jobs {
-                let Some(seed) = seeds.next() else { break };
-                running.push(self.start(seed)?);
+                let Some(plan) = plans.next() else { break };
+                running.push(self.start(plan)?);
             }
             if running.is_empty() {
                 return Ok(());
@@ -78,16 +77,16 @@ impl Sweep {
         }
     }
 
-    fn start(&self, seed: u64) -> anyhow::Result<Running> {
+    fn start(&self, plan: &Plan) -> anyhow::Result<Running> {
+        let seed = plan.seed;
         let folder = self.folder.join(seed.to_string());
         fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
         remove_if_there(&folder.join("report.json"))?;
+        report::write_plan(&folder, plan)?;
         let errors = File::create(folder.join("stderr.txt"))?;
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg(ONE_RUN)
-            .args(["--seed", &seed.to_string(), "--until", &self.until])
-            .arg("--folder")
             .arg(&folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

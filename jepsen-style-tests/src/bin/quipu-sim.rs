@@ -1,4 +1,5 @@
-//! The simulator's command line: run seeds, check that runs repeat, visit the zoo.
+//! The simulator's command line: run seeds, replay and shrink what failed, check that runs repeat,
+//! visit the zoo.
 //!
 //! Exit codes: 0 all is well; 1 a promise was broken, a run did not repeat, or a planted bug was
 //! not caught; 2 wrong usage, or the simulator itself failed.
@@ -7,27 +8,30 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use jepsen_style_tests::determinism::{Comparison, compare};
-use jepsen_style_tests::report::Report;
+use jepsen_style_tests::plan::{FaultChoice, Plan, Wishes};
+use jepsen_style_tests::report::{Report, read_plan, write_plan};
 use jepsen_style_tests::run::{RunOptions, run};
+use jepsen_style_tests::shrink::shrink;
 use jepsen_style_tests::summary::Summary;
 use jepsen_style_tests::sweep::{ONE_RUN, Sweep};
 use jepsen_style_tests::zoo::{BUGS, Bug};
 use tokio::time::Instant;
 
 /// Lines of evidence shown for one violation; all of them are in the report.
-const EVIDENCE_LINES_MAX: usize = 6;
+const EVIDENCE_LINES_MAX: usize = 8;
 /// Characters shown of one of them.
 const EVIDENCE_COLUMNS_MAX: usize = 300;
 
 /// Runs a Quipu cluster under faults, in simulated time, and checks that it keeps its promises.
 ///
-/// Without a command: run.
+/// Without a command: run. Exit codes: 0 all is well; 1 a promise was broken, a run did not repeat,
+/// or a planted bug was not caught; 2 wrong usage, or the simulator itself failed.
 #[derive(Parser)]
 #[command(name = "quipu-sim", version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -41,11 +45,22 @@ struct Cli {
 enum Task {
     /// Run seeds and check every promise
     Run(SeedArgs),
-    /// Run each seed twice and compare the two runs byte for byte
+    /// Run the plan that an earlier run has left, or one that you changed
+    Replay(PlanArgs),
+    /// Look for a smaller plan that breaks the same promise
+    Shrink(ShrinkArgs),
+    /// Run each seed twice, each in a fresh process, and compare the two runs byte for byte
     CheckDeterminism(SeedArgs),
     /// Plant bugs in the nodes and see that each is caught; needs the build of `make zoo`
     Zoo(ZooArgs),
-    /// One seed in this process; the other commands start it
+    /// Real processes on this machine: all arguments go to quipu-live
+    #[command(disable_help_flag = true)]
+    Live {
+        /// See `quipu-sim live --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// The plan of a folder in this process; the other commands start it
     #[command(name = ONE_RUN, hide = true)]
     OneRun(OneRunArgs),
 }
@@ -61,6 +76,12 @@ struct SeedArgs {
     /// How long clients work under faults, in simulated time: 30s, 500ms, 2m
     #[arg(long, default_value = "30s")]
     until: String,
+    /// How many nodes, 3 to 7; by default the seed says
+    #[arg(long, value_parser = clap::value_parser!(u64).range(3..=7))]
+    nodes: Option<u64>,
+    /// Which faults: `all` (each seed has some of them), `none`, or names with commas between them
+    #[arg(long, default_value = "all")]
+    faults: String,
     /// Runs at a time; by default one for each processor
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
@@ -70,6 +91,27 @@ struct SeedArgs {
     /// Where the files of each run go, in a folder named by its seed
     #[arg(long, default_value_os_t = default_folder())]
     out: PathBuf,
+}
+
+#[derive(Args)]
+struct PlanArgs {
+    /// The folder of a run, or its plan.json
+    plan: PathBuf,
+    /// Also write trace.txt: everything that arrived at a socket or was logged
+    #[arg(long)]
+    trace: bool,
+    /// Where the files go
+    #[arg(long, default_value_os_t = default_folder().join("replay"))]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct ShrinkArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Give up after so many runs
+    #[arg(long, default_value_t = 200)]
+    tries: u32,
 }
 
 #[derive(Args)]
@@ -83,11 +125,6 @@ struct ZooArgs {
 
 #[derive(Args)]
 struct OneRunArgs {
-    #[arg(long)]
-    seed: u64,
-    #[arg(long)]
-    until: String,
-    #[arg(long)]
     folder: PathBuf,
     #[arg(long)]
     trace_text: bool,
@@ -97,8 +134,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command.unwrap_or(Task::Run(cli.run)) {
         Task::Run(seeds) => run_seeds(&seeds),
+        Task::Replay(plan) => replay(&plan),
+        Task::Shrink(args) => shrink_plan(&args),
         Task::CheckDeterminism(seeds) => check_determinism(&seeds),
         Task::Zoo(zoo) => visit_zoo(&zoo),
+        Task::Live { arguments } => live(&arguments),
         Task::OneRun(one) => one_run(&one),
     };
     match done {
@@ -123,7 +163,7 @@ fn run_seeds(args: &SeedArgs) -> anyhow::Result<bool> {
     })?;
     println!("\n{}", summary.table(started.elapsed()));
     for seed in summary.failed() {
-        println!("REPRODUCE WITH: cargo sim run --seed {seed} --until {}", args.until);
+        println!("REPRODUCE WITH: {}", args.reproduce(*seed));
     }
     Ok(summary.failed().is_empty())
 }
@@ -131,12 +171,11 @@ fn run_seeds(args: &SeedArgs) -> anyhow::Result<bool> {
 fn print_run(report: &Report, folder: &Path) {
     let operations: u64 = report.operations.values().sum();
     let faults: u64 = report.faults.installed.values().sum();
-    let lost = report.faults.writes_lost;
+    let seconds = report.simulated_ms / 1_000;
     let verdict = if report.violations.is_empty() { "ok" } else { "BROKEN" };
     println!(
-        "seed {}: {verdict}, {operations} operations, {faults} faults, \
-         {lost} un-synced writes lost",
-        report.seed
+        "seed {}: {verdict}, {} nodes, {seconds} s, {operations} operations, {faults} faults",
+        report.seed, report.nodes
     );
     for found in &report.violations {
         println!("  {}", found.what);
@@ -150,15 +189,70 @@ fn print_run(report: &Report, folder: &Path) {
     }
 }
 
+fn replay(args: &PlanArgs) -> anyhow::Result<bool> {
+    let plan = args.read()?;
+    let mut clean = true;
+    let mut summary = Summary::default();
+    let started = Instant::now();
+    args.sweep(plan).run(|report| {
+        print_run(report, &args.out);
+        summary.add(report);
+        clean = report.violations.is_empty();
+        true
+    })?;
+    println!("\n{}", summary.table(started.elapsed()));
+    Ok(clean)
+}
+
+fn shrink_plan(args: &ShrinkArgs) -> anyhow::Result<bool> {
+    let plan = args.plan.read()?;
+    let kinds_of = |plan: &Plan| -> anyhow::Result<Vec<String>> {
+        let mut kinds = Vec::new();
+        args.plan.sweep(plan.clone()).run(|report| {
+            kinds.extend(report.violations.iter().map(|found| found.kind.clone()));
+            true
+        })?;
+        Ok(kinds)
+    };
+    let Some(kind) = kinds_of(&plan)?.into_iter().next() else {
+        bail!("{} breaks no promise, with this code", args.plan.plan.display());
+    };
+    println!("the plan breaks `{kind}`; looking for smaller ones that do");
+    let (smallest, tries) = shrink(&plan, args.tries, |smaller| {
+        let fails = kinds_of(smaller)?.contains(&kind);
+        if fails {
+            println!("  {} faults in {} ms", smaller.faults.len(), smaller.until_ms);
+        }
+        anyhow::Ok(fails)
+    })?;
+    let folder = args.plan.out.join("smallest");
+    std::fs::create_dir_all(&folder)?;
+    write_plan(&folder, &smallest)?;
+    println!("after {tries} runs: {} faults in {} ms", smallest.faults.len(), smallest.until_ms);
+    println!("REPRODUCE WITH: cargo sim replay {}", folder.display());
+    Ok(true)
+}
+
+fn live(arguments: &[std::ffi::OsString]) -> anyhow::Result<bool> {
+    let beside = std::env::current_exe()?.with_file_name("quipu-live");
+    let status = Command::new(&beside).args(arguments).status();
+    let status = status.with_context(|| format!("can't start {}", beside.display()))?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => bail!("quipu-live ended with {status}"),
+    }
+}
+
 fn check_determinism(args: &SeedArgs) -> anyhow::Result<bool> {
     let mut all_same = true;
-    let last = args.last_seed()?;
-    for seed in args.seed..=last {
+    for plan in args.sweep()?.plans {
+        let seed = plan.seed;
         let mut runs: Vec<(Report, PathBuf)> = Vec::new();
         for name in ["first", "second"] {
             let folder = args.out.join("determinism").join(name);
             let sweep = Sweep {
-                seeds: vec![seed],
+                plans: vec![plan.clone()],
                 trace_text: true,
                 folder: folder.clone(),
                 ..args.sweep()?
@@ -178,11 +272,13 @@ fn check_determinism(args: &SeedArgs) -> anyhow::Result<bool> {
             Comparison::Different(place) => {
                 all_same = false;
                 println!("seed {seed}: DIFFERENT, first here:\n{place}");
-                let until = &args.until;
-                println!(
-                    "REPRODUCE WITH: cargo sim check-determinism --seed {seed} --until {until}"
-                );
+                let reproduce = args.reproduce(seed).replace("sim run", "sim check-determinism");
+                println!("REPRODUCE WITH: {reproduce}");
             }
+        }
+        // A trace is hundreds of megabytes.
+        for (_, folder) in &runs {
+            drop(std::fs::remove_file(folder.join("trace.txt")));
         }
     }
     Ok(all_same)
@@ -237,8 +333,7 @@ fn visit_zoo(args: &ZooArgs) -> anyhow::Result<bool> {
 
 fn one_run(args: &OneRunArgs) -> anyhow::Result<bool> {
     let options = RunOptions {
-        seed: args.seed,
-        until: duration(&args.until)?,
+        plan: read_plan(&args.folder).context("can't read the plan")?,
         folder: args.folder.clone(),
         trace_text: args.trace_text,
     };
@@ -253,16 +348,37 @@ impl SeedArgs {
     }
 
     fn sweep(&self) -> anyhow::Result<Sweep> {
-        duration(&self.until)?;
+        let (until, faults) = (duration(&self.until)?, FaultChoice::parse(&self.faults)?);
+        let wishes = |seed| Wishes { seed, until, nodes: self.nodes, faults: faults.clone() };
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Sweep {
-            seeds: (self.seed..=self.last_seed()?).collect(),
-            until: self.until.clone(),
+            plans: (self.seed..=self.last_seed()?).map(|seed| Plan::draw(&wishes(seed))).collect(),
             folder: self.out.clone(),
             jobs: self.jobs.map_or(processors, NonZeroUsize::get),
             trace_text: self.trace,
             planted: None,
         })
+    }
+
+    /// The command that runs one of the seeds again.
+    fn reproduce(&self, seed: u64) -> String {
+        let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+        let faults = match self.faults.as_str() {
+            "all" => String::new(),
+            faults => format!(" --faults {faults}"),
+        };
+        format!("cargo sim run --seed {seed} --until {}{nodes}{faults}", self.until)
+    }
+}
+
+impl PlanArgs {
+    fn read(&self) -> anyhow::Result<Plan> {
+        read_plan(&self.plan).with_context(|| format!("no plan at {}", self.plan.display()))
+    }
+
+    fn sweep(&self, plan: Plan) -> Sweep {
+        let (plans, folder) = (vec![plan], self.out.clone());
+        Sweep { plans, folder, jobs: 1, trace_text: self.trace, planted: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Clients that commit group offsets, always forward, and others that look at them.
 
-use quipu_client::{Client, GroupOffset, TopicPartition};
+use quipu_client::{Client, GroupError, GroupOffset, TopicPartition};
 
 use super::{TOPIC, Worker};
 use crate::history::{Answer, Call};
@@ -19,13 +19,18 @@ pub async fn commit(mut worker: Worker, group: String) {
         let partition = worker.partition();
         let step = worker.rng.u64(1..=STEP_MAX);
         let next = &mut offsets[usize::try_from(partition).expect("a u32 fits")];
-        *next += step;
-        let offset = *next;
+        // Sometimes it goes back, which is refused, and the refusal tells the offset in force.
+        let back = worker.rng.u8(0..20) == 0;
+        let offset = if back { next.saturating_sub(step) } else { *next + step };
+        *next = offset.max(*next);
         let op = worker.invoke(Call::Commit { group: group.clone(), partition, offset });
         let committed =
             client.groups().commit(&group, vec![GroupOffset::new(TOPIC, partition, offset)]).await;
         match committed {
             Ok(()) => worker.ok(op, Answer::Committed),
+            Err(GroupError::OffsetRegression { committed_offset: committed }) => {
+                worker.ok(op, Answer::Regression { committed });
+            }
             Err(error) => worker.failed(op, error.code(), error.outcome(), &error),
         }
     }

@@ -3,9 +3,14 @@
 //! Each is a task with its own client of the library, on a host of its own, and takes down every
 //! operation. It works until the faults are over, then ends what it has begun.
 
+pub mod consume;
+mod controls;
 pub mod groups;
+pub mod orders;
 pub mod produce;
 pub mod read;
+mod send;
+pub mod topics;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -18,8 +23,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::history::{Answer, Call, Failure, Recorder};
+pub use controls::Controls;
 
-/// The one topic of a run.
+/// The standing topic of a run.
 pub const TOPIC: &str = "events";
 
 /// Pause before a client that could not be made is tried again.
@@ -34,11 +40,15 @@ pub enum Phase {
     Forming,
     /// Clients work, faults strike.
     Working,
-    /// Faults are over; clients end what they have begun.
+    /// Faults are over, but some nodes stay dead; clients end what they have begun, and then the
+    /// living must serve.
+    Core,
+    /// All nodes are back.
     Ending,
 }
 
 /// What every client task has.
+#[derive(Clone)]
 pub struct Worker {
     /// Its name in the history.
     pub process: String,
@@ -54,6 +64,19 @@ pub struct Worker {
     pub values: Rc<Cell<u64>>,
     /// How its client behaves.
     pub config: ClientConfig,
+    /// What the nemesis wants of clients.
+    pub controls: Controls,
+}
+
+/// A partition as a client names it and as the history does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its topic.
+    pub topic: String,
+    /// Its number in the topic.
+    pub partition: u32,
+    /// Its number in the history, where a topic made again has numbers of its own.
+    pub number: u32,
 }
 
 impl Worker {
@@ -75,15 +98,36 @@ impl Worker {
         *self.phase.borrow() == Phase::Working
     }
 
-    /// Waits for up to so many milliseconds.
+    /// The same task in its `life`th life, after it was killed.
+    #[must_use]
+    pub fn reborn(&self, life: u32) -> Self {
+        let mut other = self.clone();
+        if life > 0 {
+            other.process = format!("{}.{life}", self.process);
+            let more = u64::from(life);
+            other.rng = fastrand::Rng::with_seed(other.rng.fork().get_seed().wrapping_add(more));
+            other.config.seed = self.config.seed.map(|seed| seed.wrapping_add(more << 32));
+        }
+        other
+    }
+
+    /// Waits for up to so many milliseconds, less while there is a rush.
     pub async fn pause(&mut self, ms_max: u64) {
+        let ms_max = if self.controls.is_rush() { ms_max / 20 } else { ms_max };
         let ms = self.rng.u64(0..=ms_max);
         sleep(Duration::from_millis(ms)).await;
     }
 
-    /// Any partition.
+    /// Any partition of the standing topic; the first ones more often.
     pub fn partition(&mut self) -> u32 {
-        self.rng.u32(..self.partitions)
+        let end = self.rng.u32(1..=self.partitions);
+        self.rng.u32(..end)
+    }
+
+    /// Any place in the standing topic.
+    pub fn place(&mut self) -> Place {
+        let partition = self.partition();
+        Place { topic: TOPIC.to_owned(), partition, number: partition }
     }
 
     /// Numbers for so many records.

@@ -1,102 +1,231 @@
-//! Clients that append: one batch after the other, or many records under way.
+//! Clients that append: one batch after the other in several ways, or many records under way.
 //!
-//! Both number what they send, so that a retry is written once. An append of unknown outcome ends
-//! the producer's identity, because nobody knows which number is next.
+//! An append of unknown outcome ends a producer's identity, because nobody knows which number is
+//! next, unless it is repeated until it is known.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use quipu_client::{
-    AppendOptions, AppendRecord, Client, Outcome, ProduceRecord, ProducerConfig, ProducerIdentity,
-};
+use quipu_client::{Client, ProduceRecord, ProducerConfig, ProducerIdentity};
 
-use super::{TOPIC, Worker};
+use super::send::{Parcel, Sent};
+use super::{Place, TOPIC, Worker};
 use crate::history::{Answer, Call};
+use crate::plan::{ProducerPlan, ProducerStyle};
 
-/// Records of one batch.
-const BATCH_RECORDS_MAX: usize = 5;
-/// Records under way of a pipelined producer.
-const BURST_RECORDS_MAX: usize = 30;
-/// Longest pause between two appends, in milliseconds.
-const PAUSE_MS_MAX: u64 = 40;
+/// Times that a batch is sent again after it was acknowledged, at most.
+const REPEATS_MAX: u32 = 3;
+/// Batches that a zombie remembers and sends again.
+const OLD_BATCHES_MAX: usize = 8;
+/// How often a burst is that much larger than usual while there is a rush.
+const RUSH_FACTOR: u64 = 8;
 
-/// Appends one batch after the other.
-pub async fn one_shot(mut worker: Worker) {
+/// Works as planned until the faults are over.
+pub async fn run(worker: Worker, plan: ProducerPlan) {
+    match plan.style {
+        ProducerStyle::OneShot => one_shot(worker, plan).await,
+        ProducerStyle::Plain => plain(worker, plan).await,
+        ProducerStyle::Conditional => conditional(worker, plan).await,
+        ProducerStyle::Zombie => zombie(worker, plan).await,
+        ProducerStyle::Pipelined => pipelined(worker, plan).await,
+    }
+}
+
+/// How many records the next batch or burst has.
+fn count(worker: &mut Worker, plan: ProducerPlan) -> u64 {
+    let most = if worker.controls.is_rush() { plan.records * RUSH_FACTOR } else { plan.records };
+    worker.rng.u64(1..=most)
+}
+
+/// Numbers for the batches of one identity: the next sequence, by partition.
+#[derive(Debug, Clone)]
+struct Numbers {
+    identity: ProducerIdentity,
+    next: BTreeMap<u32, u32>,
+}
+
+impl Numbers {
+    fn new(identity: ProducerIdentity) -> Self {
+        Self { identity, next: BTreeMap::new() }
+    }
+
+    fn stamp(&self, parcel: &mut Parcel) {
+        let sequence_first = self.next.get(&parcel.place.partition).copied().unwrap_or(0);
+        parcel.identity = Some(ProducerIdentity { sequence_first, ..self.identity });
+    }
+
+    fn used(&mut self, parcel: &Parcel) {
+        let count = u32::try_from(parcel.values.len()).expect("a batch is small");
+        *self.next.entry(parcel.place.partition).or_default() += count;
+    }
+}
+
+async fn one_shot(mut worker: Worker, plan: ProducerPlan) {
     let Some(client) = worker.client().await else { return };
-    let mut identity: Option<ProducerIdentity> = None;
-    // The next sequence, by partition.
-    let mut sequences: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut numbers: Option<Numbers> = None;
     while worker.is_working() {
-        worker.pause(PAUSE_MS_MAX).await;
-        let Some(known) = identity else {
+        worker.pause(plan.pause_ms).await;
+        let Some(known) = &mut numbers else {
             // Asking has no effect that a history could show.
-            identity = client.new_producer().await.ok();
-            sequences.clear();
+            numbers = client.new_producer().await.ok().map(Numbers::new);
             continue;
         };
-        let partition = worker.partition();
-        let sequence = sequences.entry(partition).or_default();
-        let numbered = ProducerIdentity { sequence_first: *sequence, ..known };
-        match append(&mut worker, &client, partition, numbered).await {
-            Ok(record_count) => *sequence += record_count,
-            Err(Outcome::Definite) => {}
-            Err(Outcome::Unknown) => identity = None,
+        let (place, count) = (worker.place(), count(&mut worker, plan));
+        let mut parcel = Parcel::new(&mut worker, place, count);
+        known.stamp(&mut parcel);
+        match parcel.send(&worker, &client).await {
+            Sent::At(_) => known.used(&parcel),
+            Sent::Refused | Sent::Conflict(_) => {}
+            Sent::Unknown => numbers = None,
         }
     }
 }
 
-async fn append(
+async fn plain(mut worker: Worker, plan: ProducerPlan) {
+    let Some(client) = worker.client().await else { return };
+    while worker.is_working() {
+        worker.pause(plan.pause_ms).await;
+        let (place, count) = (worker.place(), count(&mut worker, plan));
+        Parcel::new(&mut worker, place, count).send(&worker, &client).await;
+    }
+}
+
+async fn conditional(mut worker: Worker, plan: ProducerPlan) {
+    let Some(client) = worker.client().await else { return };
+    let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
+    while worker.is_working() {
+        worker.pause(plan.pause_ms).await;
+        let (place, count) = (worker.place(), count(&mut worker, plan));
+        let end = ends.entry(place.partition).or_default();
+        let mut parcel = Parcel::new(&mut worker, place, count);
+        parcel.expects = Some(*end);
+        match parcel.send(&worker, &client).await {
+            Sent::At(Some(base)) => *end = base + count,
+            Sent::Conflict(actual) => *end = actual,
+            // Where it ends is found out by the next conflict.
+            Sent::At(None) | Sent::Refused | Sent::Unknown => {}
+        }
+    }
+}
+
+/// Numbers its batches, repeats them at once and long after, and now and then is taken over by
+/// another one with a higher epoch and goes on all the same.
+async fn zombie(mut worker: Worker, plan: ProducerPlan) {
+    let Some(client) = worker.client().await else { return };
+    let mut numbers: Option<Numbers> = None;
+    let mut old: Vec<Parcel> = Vec::new();
+    while worker.is_working() {
+        worker.pause(plan.pause_ms).await;
+        let Some(known) = &mut numbers else {
+            numbers = client.new_producer().await.ok().map(Numbers::new);
+            old.clear();
+            continue;
+        };
+        if !old.is_empty() && worker.rng.u8(0..4) == 0 {
+            let index = worker.rng.usize(..old.len());
+            old[index].send(&worker, &client).await;
+            continue;
+        }
+        if worker.rng.u8(0..30) == 0 {
+            take_over(&mut worker, &client, known, &mut old).await;
+            continue;
+        }
+        let (place, count) = (worker.place(), count(&mut worker, plan));
+        let mut parcel = Parcel::new(&mut worker, place, count);
+        known.stamp(&mut parcel);
+        match send_again_and_again(&mut worker, &client, &parcel).await {
+            Sent::At(_) => {
+                known.used(&parcel);
+                remember(&mut old, parcel);
+            }
+            Sent::Refused | Sent::Conflict(_) => {}
+            Sent::Unknown => numbers = None,
+        }
+    }
+}
+
+fn remember(old: &mut Vec<Parcel>, parcel: Parcel) {
+    if old.len() == OLD_BATCHES_MAX {
+        old.remove(0);
+    }
+    old.push(parcel);
+}
+
+/// The first answer that says where it stands; it is sent some times more after that.
+async fn send_again_and_again(worker: &mut Worker, client: &Client, parcel: &Parcel) -> Sent {
+    let mut best = parcel.send(worker, client).await;
+    for _ in 0..worker.rng.u32(0..=REPEATS_MAX) {
+        let sent = parcel.send(worker, client).await;
+        if !matches!(best, Sent::At(_)) && best != Sent::Unknown || matches!(sent, Sent::At(_)) {
+            best = sent;
+        }
+    }
+    best
+}
+
+/// A newer incarnation writes with the next epoch; then the older one tries to go on.
+async fn take_over(
     worker: &mut Worker,
     client: &Client,
-    partition: u32,
-    identity: ProducerIdentity,
-) -> Result<u32, Outcome> {
-    let count = worker.rng.usize(1..=BATCH_RECORDS_MAX);
-    let values = worker.take_values(count);
-    let records: Vec<AppendRecord> =
-        values.iter().map(|value| AppendRecord::new(worker.payload(*value))).collect();
-    let options = AppendOptions { identity: Some(identity), ..AppendOptions::default() };
-    let op = worker.invoke(Call::Append { partition, values });
-    match client.append(TOPIC, partition, records, options).await {
-        Ok(appended) => {
-            worker.ok(op, Answer::Appended { base_offset: appended.base_offset });
-            Ok(appended.record_count)
-        }
-        Err(error) => {
-            worker.failed(op, error.code(), error.outcome(), &error);
-            Err(error.outcome())
-        }
+    numbers: &mut Numbers,
+    old: &mut Vec<Parcel>,
+) {
+    let Some(epoch) = numbers.identity.epoch.checked_add(1) else { return };
+    let mut newer = Numbers::new(ProducerIdentity { epoch, ..numbers.identity });
+    let place = worker.place();
+    let mut first = Parcel::new(worker, place.clone(), 1);
+    newer.stamp(&mut first);
+    let sent = first.send(worker, client).await;
+    if matches!(sent, Sent::At(_)) {
+        newer.used(&first);
+    }
+    let mut late = Parcel::new(worker, place, 1);
+    numbers.stamp(&mut late);
+    late.send(worker, client).await;
+    old.clear();
+    if matches!(sent, Sent::At(_)) {
+        *numbers = newer;
+    } else {
+        // Which of the two may go on is not known: neither does.
+        *numbers = Numbers::new(ProducerIdentity { epoch: u16::MAX, ..numbers.identity });
     }
 }
 
-/// Appends bursts of records through the library's producer.
-pub async fn pipelined(mut worker: Worker) {
+async fn pipelined(mut worker: Worker, plan: ProducerPlan) {
     let Some(client) = worker.client().await else { return };
-    let config =
-        ProducerConfig { delivery_timeout: Duration::from_secs(10), ..ProducerConfig::default() };
+    let delivery_timeout = Duration::from_secs(worker.rng.u64(2..=20));
+    let idempotent = worker.rng.u8(0..5) > 0;
+    let config = ProducerConfig { delivery_timeout, idempotent, ..ProducerConfig::default() };
     let producer = client.producer(config).expect("a valid configuration");
+    let mut under_way = FuturesUnordered::new();
     while worker.is_working() {
-        worker.pause(PAUSE_MS_MAX).await;
-        let mut under_way = FuturesUnordered::new();
-        let count = worker.rng.usize(1..=BURST_RECORDS_MAX);
+        worker.pause(plan.pause_ms).await;
+        let count = usize::try_from(count(&mut worker, plan)).unwrap_or(1);
+        let Place { partition, .. } = worker.place();
         for value in worker.take_values(count) {
-            let partition = worker.partition();
             let record = ProduceRecord {
                 partition: Some(partition),
                 ..ProduceRecord::new(TOPIC, worker.payload(value))
             };
             let op = worker.invoke(Call::Append { partition, values: vec![value] });
             let delivery = producer.send(record).await;
-            under_way.push(async move { (op, delivery.await) });
+            let worker = worker.clone();
+            under_way.push(async move {
+                match delivery.await {
+                    Ok(metadata) => {
+                        worker.ok(op, Answer::Appended { base_offset: metadata.offset });
+                    }
+                    Err(error) => worker.failed(op, error.code(), error.outcome(), &error),
+                }
+            });
         }
-        while let Some((op, delivered)) = under_way.next().await {
-            match delivered {
-                Ok(metadata) => worker.ok(op, Answer::Appended { base_offset: metadata.offset }),
-                Err(error) => worker.failed(op, error.code(), error.outcome(), &error),
-            }
+        // Mostly it does not wait for what is under way.
+        while under_way.len() > 4 * count || worker.rng.u8(0..8) == 0 && !under_way.is_empty() {
+            under_way.next().await;
         }
     }
+    while under_way.next().await.is_some() {}
     producer.close().await;
 }

@@ -1,5 +1,7 @@
 //! The hosts of nodes: real node code on a simulated disk, which outlives it.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,16 +9,19 @@ use node::config::NodeConfig;
 use node::env::{Disk, Env};
 use node::http::Readiness;
 use node::metrics::Metrics;
+use node::storage::Space;
 use node::storage::memory::MemoryEngine;
-use node::storage::{Engine, KeyRange, ScanLimit, Space};
 use node::{Node, StartError};
 use tokio::sync::watch;
 use turmoil::Sim;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::clock::SimulatedClock;
+use super::links::BarrierId;
 use super::net::SimulatedNetwork;
-use crate::plan::{NodePlan, PowerCut};
+use crate::history::Recorder;
+use crate::nemesis::Cut;
+use crate::plan::NodePlan;
 use crate::trace::Trace;
 
 /// The port at which every node serves.
@@ -27,25 +32,43 @@ pub struct NodeHost {
     label: u64,
     name: String,
     disk: MemoryEngine,
+    clock: SimulatedClock,
+    /// What each start of the node counted, the last one last.
+    metrics: Rc<RefCell<Vec<Metrics>>>,
     up: bool,
+    /// Keeps others from hearing of its end, while it is down silently.
+    pub(super) silence: Option<BarrierId>,
 }
 
 impl NodeHost {
     /// Adds a host to the simulation; its node starts with the next step.
-    pub(super) fn start(sim: &mut Sim<'static>, plan: &NodePlan, trace: &Trace) -> Self {
+    pub(super) fn start(
+        sim: &mut Sim<'static>,
+        plan: &NodePlan,
+        trace: &Trace,
+        recorder: &Recorder,
+    ) -> Self {
         let name = format!("node-{}", plan.label);
         let disk = MemoryEngine::new();
+        let clock = SimulatedClock::new(plan.clock_offset_ms, plan.clock_drift_ppm);
         let env = Env {
             network: Arc::new(SimulatedNetwork::new(trace.clone())),
-            clock: Arc::new(SimulatedClock::new(plan.clock_offset_ms)),
+            clock: Arc::new(clock.clone()),
             disk: Disk::Simulated {
                 engine: Arc::new(disk.clone()),
                 sync: Duration::from_millis(plan.sync_ms),
             },
         };
         let config = config(plan.label, &name);
-        sim.host(name.as_str(), move || run(config.clone(), env.clone()));
-        Self { label: plan.label, name, disk, up: true }
+        let metrics: Rc<RefCell<Vec<Metrics>>> = Rc::default();
+        let (label, kept, recorder) = (plan.label, metrics.clone(), recorder.clone());
+        sim.host(name.as_str(), move || {
+            let counted = Metrics::new();
+            kept.borrow_mut().push(counted.clone());
+            recorder.started(label);
+            run(config.clone(), env.clone(), counted)
+        });
+        Self { label, name, disk, clock, metrics, up: true, silence: None }
     }
 
     /// Its label.
@@ -68,19 +91,44 @@ impl NodeHost {
         self.up
     }
 
+    /// Its disk.
+    pub fn disk(&self) -> &MemoryEngine {
+        &self.disk
+    }
+
+    /// Its wall clock.
+    pub fn clock(&self) -> &SimulatedClock {
+        &self.clock
+    }
+
+    /// The sum over all starts of its node of something that it counts.
+    pub fn counted(&self, count: impl Fn(&Metrics) -> u64) -> u64 {
+        self.metrics.borrow().iter().map(count).sum()
+    }
+
     /// Stops the node without a word and takes from its disk what was not synced. Returns how many
     /// writes are gone.
-    pub(super) fn crash(&mut self, sim: &mut Sim<'static>, cut: PowerCut) -> usize {
-        assert!(self.up, "a host without power can't lose it");
-        sim.crash(self.name.as_str());
-        self.up = false;
+    pub(super) fn cut_power(&mut self, sim: &mut Sim<'static>, cut: Cut) -> usize {
+        self.stop(sim);
         let pending = self.disk.pending_batches();
         self.disk.power_cut(pending * usize::from(cut.keep_percent) / 100)
     }
 
+    /// Stops the node without a word. What it wrote is in the page cache.
+    pub(super) fn kill(&mut self, sim: &mut Sim<'static>) {
+        self.stop(sim);
+        self.disk.restart_process();
+    }
+
+    fn stop(&mut self, sim: &mut Sim<'static>) {
+        assert!(self.up, "a node that is down can't be stopped");
+        sim.crash(self.name.as_str());
+        self.up = false;
+    }
+
     /// Starts the node again on what its disk has kept.
     pub(super) fn restart(&mut self, sim: &mut Sim<'static>) {
-        assert!(!self.up, "only a host without power can be started");
+        assert!(!self.up, "only a node that is down can be started");
         sim.bounce(self.name.as_str());
         self.up = true;
     }
@@ -88,15 +136,11 @@ impl NodeHost {
     /// A hash of all keys and values on its disk.
     pub fn disk_hash(&self) -> u128 {
         let mut hash = Xxh3::new();
-        // No key is that long and all of these bytes.
-        let range = KeyRange { start: Vec::new().into(), end: vec![0xff; 64].into() };
-        for space in [Space::Log, Space::State] {
-            let rows = self.disk.scan(space, &range, ScanLimit::items(usize::MAX));
-            for (key, value) in rows.expect("nothing damages the disks of this simulation") {
-                hash.update(&key);
-                hash.update(&value);
-            }
-        }
+        self.disk.for_each_row(|space, key, value| {
+            hash.update(&[u8::from(space == Space::Log)]);
+            hash.update(key);
+            hash.update(value);
+        });
         hash.digest128()
     }
 }
@@ -110,11 +154,11 @@ fn config(label: u64, name: &str) -> NodeConfig {
 }
 
 /// What a host runs. Its end is the end of the run: nothing in this world stops a node but a crash.
-async fn run(config: NodeConfig, env: Env) -> turmoil::Result {
+async fn run(config: NodeConfig, env: Env, metrics: Metrics) -> turmoil::Result {
     let label = config.node_id;
     tracing::info!(label, clock_ms = env.clock.now_ms(), "the host starts its node");
     let readiness = watch::Sender::new(Readiness::NotReady("starting".into()));
-    let started = Node::start(config, env, Metrics::new(), readiness).await;
+    let started = Node::start(config, env, metrics, readiness).await;
     let node = started.map_err(|error: StartError| format!("node {label}: {error}"))?;
     let reason = node.failed().await;
     Err(format!("node {label}: {reason}").into())

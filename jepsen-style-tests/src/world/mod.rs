@@ -13,6 +13,7 @@ mod links;
 mod net;
 mod panics;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -21,17 +22,17 @@ use node::env::Clock as _;
 use quipu_client::{ClientConfig, Clock};
 use turmoil::Sim;
 
-use crate::plan::{Plan, PowerCut};
+use crate::history::Recorder;
+use crate::nemesis::Cut;
+use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::violation::Violation;
-use clock::SimulatedClock;
+pub use clock::SimulatedClock;
 pub use hosts::NodeHost;
-pub use links::Isolation;
 use links::Links;
+pub use links::{Barrier, BarrierId, Loss, Names};
 pub(crate) use net::hex;
 
-/// One step of simulated time. Messages arrive between steps.
-const TICK: Duration = Duration::from_millis(1);
 /// Segments that a connection may have on its way.
 const TCP_SEGMENTS: usize = 65_536;
 /// Longer than any run: how long a run may take is decided outside.
@@ -41,22 +42,31 @@ const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 pub struct World {
     sim: Sim<'static>,
     nodes: Vec<NodeHost>,
+    clients: Names,
     links: Links,
     trace: Trace,
     seed: u64,
+    latency_max: Duration,
+}
+
+/// A node that stands still.
+#[derive(Debug, Clone, Copy)]
+pub struct Paused {
+    label: u64,
+    barrier: BarrierId,
 }
 
 impl World {
     /// The world of a plan, at time zero. Everything random in it, on this thread, follows from
     /// the plan's seed.
-    pub fn new(plan: &Plan, trace: Trace) -> Self {
+    pub fn new(plan: &Plan, trace: Trace, recorder: &Recorder) -> Self {
         panics::remember();
         node::env::seed_this_thread(plan.seed);
         let mut sim = turmoil::Builder::new()
             .rng_seed(plan.seed)
             .epoch(clock::epoch())
             .simulation_duration(FOR_EVER)
-            .tick_duration(TICK)
+            .tick_duration(Duration::from_millis(plan.tick_ms))
             .min_message_latency(Duration::from_millis(plan.latency_min_ms))
             .max_message_latency(Duration::from_millis(plan.latency_max_ms))
             .tcp_capacity(TCP_SEGMENTS)
@@ -65,16 +75,18 @@ impl World {
         let mut links = Links::default();
         let mut nodes = Vec::new();
         for node in &plan.nodes {
-            let host = NodeHost::start(&mut sim, node, &trace);
-            links.add_node(host.name());
+            let host = NodeHost::start(&mut sim, node, &trace, recorder);
+            links.add(host.name());
             nodes.push(host);
         }
-        Self { sim, nodes, links, trace, seed: plan.seed }
+        let latency_max = Duration::from_millis(plan.latency_max_ms);
+        Self { sim, nodes, clients: Names::new(), links, trace, seed: plan.seed, latency_max }
     }
 
     /// Adds a host that runs `client` to its end.
     pub fn add_client(&mut self, name: &str, client: impl Future<Output = ()> + 'static) {
-        self.links.add_client(name);
+        self.links.add(name);
+        self.clients.insert(name.to_owned());
         self.sim.client(name, async move {
             client.await;
             Ok(())
@@ -83,7 +95,7 @@ impl World {
 
     /// How the `number`th client reaches the cluster.
     pub fn client_config(&self, number: u64) -> ClientConfig {
-        let clock = SimulatedClock::new(0);
+        let clock = SimulatedClock::new(0, 0);
         let now_ms = move || i64::try_from(clock.now_ms()).unwrap_or(i64::MAX);
         ClientConfig {
             connect_timeout: Duration::from_secs(1),
@@ -126,34 +138,111 @@ impl World {
         &self.nodes
     }
 
-    /// Cuts the power of a node that is up. Returns how many of its writes are gone.
-    pub fn crash(&mut self, label: u64, cut: PowerCut) -> usize {
-        let index = self.index(label);
-        let host = &mut self.nodes[index];
-        if cut.silent {
-            self.links.silence(&self.sim, host.name());
-        }
-        host.crash(&mut self.sim, cut)
+    /// Names of these nodes in the network.
+    pub fn names(&self, labels: &BTreeSet<u64>) -> Names {
+        let wanted = self.nodes.iter().filter(|host| labels.contains(&host.label()));
+        wanted.map(|host| host.name().to_owned()).collect()
     }
 
-    /// Gives a node its power back.
+    /// Names of all nodes in the network.
+    pub fn node_names(&self) -> Names {
+        self.nodes.iter().map(|host| host.name().to_owned()).collect()
+    }
+
+    /// Names of all clients in the network.
+    pub fn client_names(&self) -> Names {
+        self.clients.clone()
+    }
+
+    /// Cuts the power of a node that is up. Returns how many of its writes are gone.
+    pub fn cut_power(&mut self, label: u64, cut: Cut) -> usize {
+        if cut.silent {
+            let from = self.names(&[label].into());
+            let to = self.node_names().union(&self.clients).cloned().collect();
+            let barrier = Barrier { from, to, one_way: false, loss: Loss::Never };
+            let silence = self.raise(barrier);
+            self.host_mut(label).silence = Some(silence);
+        }
+        let index = self.index(label);
+        self.nodes[index].cut_power(&mut self.sim, cut)
+    }
+
+    /// Ends the process of a node that is up.
+    pub fn kill(&mut self, label: u64) {
+        let index = self.index(label);
+        self.nodes[index].kill(&mut self.sim);
+    }
+
+    /// Starts a node that is down.
     pub fn restart(&mut self, label: u64) {
         let index = self.index(label);
-        let host = &mut self.nodes[index];
-        self.links.unsilence(&self.sim, host.name());
-        host.restart(&mut self.sim);
+        if let Some(silence) = self.nodes[index].silence.take() {
+            self.lower(silence);
+        }
+        self.nodes[index].restart(&mut self.sim);
     }
 
-    /// Cuts a node off from the others.
-    pub fn isolate(&mut self, label: u64, isolation: Isolation) {
-        let index = self.index(label);
-        self.links.isolate(&self.sim, self.nodes[index].name(), isolation);
+    /// Lets a node stand still, for so long.
+    pub fn pause(&mut self, label: u64, lasts_ms: u64) -> Paused {
+        let from = self.names(&[label].into());
+        let to = self.node_names().union(&self.clients).cloned().collect();
+        let barrier = self.raise(Barrier { from, to, one_way: false, loss: Loss::Late });
+        let host = self.host_mut(label);
+        host.clock().stand(true);
+        host.disk().set_sync_delay(Duration::from_millis(lasts_ms));
+        Paused { label, barrier }
     }
 
-    /// Takes that back.
-    pub fn reconnect(&mut self, label: u64) {
+    /// Lets it go on.
+    pub fn resume(&mut self, paused: Paused) {
+        let host = self.host_mut(paused.label);
+        host.clock().stand(false);
+        host.disk().set_sync_delay(Duration::ZERO);
+        self.lower(paused.barrier);
+    }
+
+    /// Puts up a barrier between hosts.
+    pub fn raise(&mut self, barrier: Barrier) -> BarrierId {
+        let id = self.links.reserve(barrier);
+        self.links.raise(&self.sim, id);
+        id
+    }
+
+    /// Makes a barrier that is put up later.
+    pub fn reserve(&mut self, barrier: Barrier) -> BarrierId {
+        self.links.reserve(barrier)
+    }
+
+    /// Puts up a barrier that was made, if it was not taken away meanwhile.
+    pub fn raise_reserved(&mut self, barrier: BarrierId) {
+        self.links.raise(&self.sim, barrier);
+    }
+
+    /// Takes a barrier away.
+    pub fn lower(&mut self, barrier: BarrierId) {
+        self.links.lower(&self.sim, barrier);
+    }
+
+    /// Sets the greatest time of a message between two nodes; `None` is that of the plan.
+    pub fn set_latency_max(&mut self, one: u64, other: u64, ms: Option<u64>) {
+        let latency = ms.map_or(self.latency_max, Duration::from_millis);
+        let [one, other] = [one, other].map(|label| self.nodes[self.index(label)].name());
+        self.sim.set_link_max_message_latency(one, other, latency);
+    }
+
+    /// The wall clock of a node.
+    pub fn clock(&self, label: u64) -> &SimulatedClock {
+        self.nodes[self.index(label)].clock()
+    }
+
+    /// A node.
+    pub fn host(&self, label: u64) -> &NodeHost {
+        &self.nodes[self.index(label)]
+    }
+
+    fn host_mut(&mut self, label: u64) -> &mut NodeHost {
         let index = self.index(label);
-        self.links.reconnect(&self.sim, self.nodes[index].name());
+        &mut self.nodes[index]
     }
 
     fn index(&self, label: u64) -> usize {

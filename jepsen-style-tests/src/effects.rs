@@ -1,0 +1,40 @@
+//! What came of the faults of a run, as its nodes counted and logged it.
+//!
+//! Injections show nothing by themselves; a sweep is worth what its faults brought about. Effects
+//! that only the nemesis can see are counted where it strikes.
+
+use node::metrics::Metrics;
+
+use crate::log_lines::LineNotes;
+use crate::nemesis::FaultCounts;
+use crate::world::NodeHost;
+
+type Counted = (&'static str, fn(&Metrics) -> u64);
+
+/// What nodes count.
+const COUNTED: [Counted; 7] = [
+    ("retries found in the log", |it| it.append.duplicates.get()),
+    ("elections called", |it| it.raft.elections.get()),
+    ("leader changes seen", |it| it.raft.leader_changes.get()),
+    ("read indices asked by followers", |it| it.raft.read_index_asked.get()),
+    ("boundary snapshots installed", |it| it.raft.snapshots_installed.get()),
+    ("damaged entries met", |it| it.repair.corrupt.get()),
+    ("damaged entries repaired", |it| it.repair.repaired.get()),
+];
+
+/// What nodes only log: the message and what it stands for.
+const LOGGED: [(&str, &str); 3] = [
+    ("a conflicting suffix is truncated", "conflicting suffixes truncated"),
+    ("taking over", "take-overs of a dead node's groups"),
+    ("a vote is refused: the candidate's log is shorter", "elections with a shorter log refused"),
+];
+
+/// Adds them to what the nemesis counted.
+pub fn count(counts: &mut FaultCounts, nodes: &[NodeHost], notes: &LineNotes) {
+    for (effect, of) in COUNTED {
+        counts.count(effect, nodes.iter().map(|node| node.counted(of)).sum());
+    }
+    for (message, effect) in LOGGED {
+        counts.count(effect, notes.count(message));
+    }
+}

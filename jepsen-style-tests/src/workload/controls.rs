@@ -1,0 +1,66 @@
+//! What a nemesis can do to clients: kill one, or make all of them send more.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+/// Clients as a nemesis sees them. Clones share it.
+#[derive(Clone, Default)]
+pub struct Controls {
+    /// How many faults want a rush.
+    rushes: Rc<Cell<u32>>,
+    /// Who can be killed, and how.
+    mortals: Rc<RefCell<Vec<(String, Rc<Notify>)>>>,
+}
+
+impl Controls {
+    /// From now on clients send more.
+    pub fn begin_rush(&self) {
+        self.rushes.set(self.rushes.get() + 1);
+    }
+
+    /// Not any more, if nobody else wants it.
+    pub fn end_rush(&self) {
+        self.rushes.set(self.rushes.get().saturating_sub(1));
+    }
+
+    /// Whether clients shall send more than usual.
+    pub fn is_rush(&self) -> bool {
+        self.rushes.get() > 0
+    }
+
+    /// Kills one of those that can be killed, counted round. Answers who that was.
+    pub fn kill(&self, number: u32) -> Option<String> {
+        let mortals = self.mortals.borrow();
+        let count = u32::try_from(mortals.len()).ok().filter(|count| *count > 0)?;
+        let index = usize::try_from(number % count).ok()?;
+        let (name, killed) = &mortals[index];
+        killed.notify_one();
+        Some(name.clone())
+    }
+
+    /// Lives one life after the other, each until it ends by itself or is killed: dropped wherever
+    /// it waits. The life that ends by itself is the last.
+    pub fn live<Life>(
+        &self,
+        name: &str,
+        mut next: impl FnMut(u32) -> Life + 'static,
+    ) -> impl Future<Output = ()> + 'static
+    where
+        Life: Future<Output = ()> + 'static,
+    {
+        let killed = Rc::new(Notify::new());
+        self.mortals.borrow_mut().push((name.to_owned(), killed.clone()));
+        async move {
+            for number in 0.. {
+                tokio::select! {
+                    biased;
+                    () = next(number) => return,
+                    () = killed.notified() => {}
+                }
+            }
+        }
+    }
+}
