@@ -28,6 +28,7 @@ mod tables;
 mod zoo;
 
 pub use node::{Node, StartError};
+pub use raft::rig;
 
 #[cfg(test)]
 mod cluster_tests;
