@@ -8,14 +8,14 @@
 //!
 //! Saved as JSON lines, one event a line, so that it can be searched with ordinary tools.
 
-use std::cell::RefCell;
+mod recorder;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::trace::Trace;
+pub use recorder::Recorder;
 
 /// One line of a history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,12 @@ pub enum What {
         /// What exactly, for people.
         detail: String,
     },
+    /// A node began to run: at the beginning, or after it had stopped in whatever way. What it had
+    /// in memory before is gone.
+    Started {
+        /// Its label.
+        node: u64,
+    },
 }
 
 /// What is asked.
@@ -83,6 +89,23 @@ pub enum Call {
         /// The records; each is unique in the history.
         values: Vec<u64>,
     },
+    /// Append these records as one batch: on a condition, with a producer's number, or both.
+    ///
+    /// A retry that a client decides on is a call of its own with the same `producer` and the same
+    /// values; only such calls may share values. Refused because of the condition: answer
+    /// [`Answer::Conflict`].
+    AppendWith {
+        /// Where.
+        partition: u32,
+        /// The records.
+        values: Vec<u64>,
+        /// Append only if this is the end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expect_end_offset: Option<u64>,
+        /// Who sends it, and which of its batches it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        producer: Option<ProducerStamp>,
+    },
     /// Read from an offset on, linearizable.
     Read {
         /// Where.
@@ -92,9 +115,46 @@ pub enum Call {
         /// First offset wanted.
         from: u64,
     },
+    /// Read from an offset on, at a level that may lag.
+    ReadAt {
+        /// Where.
+        partition: u32,
+        /// Label of the node that is asked.
+        node: u64,
+        /// First offset wanted.
+        from: u64,
+        /// How fresh it must be.
+        level: Level,
+    },
+    /// Ask where a partition begins and ends, linearizable.
+    ListOffsets {
+        /// Which.
+        partition: u32,
+    },
+    /// A consumer goes to an offset: assigned there, or sought. The next poll begins there.
+    Seek {
+        /// The consumer: a name that is unique in the history.
+        consumer: String,
+        /// Where.
+        partition: u32,
+        /// The next offset to be given out.
+        offset: u64,
+    },
+    /// A consumer takes what comes next, of whichever partition.
+    Poll {
+        /// The consumer.
+        consumer: String,
+    },
     /// Read the whole log that a node serves, and its chain hash. Done at the end.
     Survey {
         /// Which.
+        partition: u32,
+        /// Label of the node that is asked.
+        node: u64,
+    },
+    /// Ask a node for the stored form of its batches. Done at the end.
+    SurveyBatches {
+        /// Which partition.
         partition: u32,
         /// Label of the node that is asked.
         node: u64,
@@ -108,12 +168,63 @@ pub enum Call {
         /// The next offset to consume.
         offset: u64,
     },
+    /// Commit a group offset, or set it back, with a version in its metadata that is unique in the
+    /// history. A group and partition has either such commits or plain ones.
+    CommitVersion {
+        /// The group.
+        group: String,
+        /// Of which partition.
+        partition: u32,
+        /// The next offset to consume.
+        offset: u64,
+        /// Told by whoever fetches this commit.
+        version: u64,
+        /// An explicit reset, which may go back.
+        reset: bool,
+    },
     /// Fetch a group offset, linearizable.
     FetchCommitted {
         /// The group.
         group: String,
         /// Of which partition.
         partition: u32,
+    },
+    /// Create a topic.
+    CreateTopic {
+        /// Its name.
+        topic: String,
+        /// How many partitions.
+        partitions: u32,
+    },
+    /// Delete a topic. Partitions of a topic of the same name that is created later have numbers
+    /// of their own in the history: a record of the older one that is read there came from nowhere.
+    DeleteTopic {
+        /// Its name.
+        topic: String,
+    },
+}
+
+/// Which of its batches a producer sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProducerStamp {
+    /// The producer's id.
+    pub id: u64,
+    /// Its epoch. A higher one of the same id fences this one.
+    pub epoch: u32,
+    /// Sequence of the batch's first record.
+    pub sequence_first: u32,
+}
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "at", rename_all = "snake_case")]
+pub enum Level {
+    /// Whatever the node has applied.
+    Committed,
+    /// No older than this.
+    Bounded {
+        /// Milliseconds.
+        max_ms: u64,
     },
 }
 
@@ -133,6 +244,37 @@ pub enum Answer {
         /// End (exclusive) of what the node serves.
         end: u64,
     },
+    /// The condition of an append did not hold: nothing was appended.
+    Conflict {
+        /// The end instead.
+        end_offset: u64,
+    },
+    /// What was read at a level that may lag.
+    RecordsAsOf {
+        /// In order, from the offset asked for, without gaps.
+        values: Vec<u64>,
+        /// End (exclusive) of what the node serves.
+        end: u64,
+        /// How old that may be, as the node said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        staleness_ms: Option<u64>,
+    },
+    /// Where a partition begins and ends.
+    Offsets {
+        /// First offset kept.
+        log_start: u64,
+        /// End (exclusive).
+        end: u64,
+    },
+    /// What a poll gave out.
+    Polled {
+        /// Of which partition.
+        partition: u32,
+        /// Offset of the first record.
+        base_offset: u64,
+        /// In order, without gaps.
+        values: Vec<u64>,
+    },
     /// What a survey found.
     Log {
         /// First offset kept.
@@ -142,13 +284,50 @@ pub enum Answer {
         /// The chain hash below the end of `values`, in hex; not set if the node forgot it.
         chain_hash: Option<String>,
     },
+    /// The stored batches of a node, in order.
+    Batches {
+        /// Each of them.
+        batches: Vec<BatchSum>,
+    },
     /// The commit is acknowledged.
     Committed,
+    /// The commit was refused because it would have gone back.
+    Regression {
+        /// The offset in force.
+        committed: u64,
+    },
     /// The committed offset.
     GroupOffset {
         /// Not set: the group has committed nothing there.
         offset: Option<u64>,
     },
+    /// The committed offset, and the version it came with.
+    GroupVersion {
+        /// Not set: the group has committed nothing there.
+        found: Option<VersionedOffset>,
+    },
+    /// It was done; there is nothing to tell.
+    Done,
+}
+
+/// A group offset and the commit it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionedOffset {
+    /// The next offset to consume.
+    pub offset: u64,
+    /// As in [`Call::CommitVersion`].
+    pub version: u64,
+}
+
+/// A stored batch in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchSum {
+    /// Offset of its first record.
+    pub base_offset: u64,
+    /// How many it has.
+    pub record_count: u32,
+    /// A hash of all its bytes, in hex.
+    pub hash: String,
 }
 
 /// Why an operation has no answer.
@@ -208,10 +387,22 @@ impl History {
             | What::Ok { op, .. }
             | What::Fail { op, .. }
             | What::Unknown { op, .. } => operations.contains(op),
-            What::Fault { .. } => false,
+            What::Fault { .. } | What::Started { .. } => false,
         };
         let about = self.events.iter().filter(is_about);
         about.map(|event| serde_json::to_string(event).unwrap_or_default()).collect()
+    }
+
+    /// The same history with nothing in it but these operations, and what happened to nodes.
+    pub fn only(&self, operations: &[u64]) -> Self {
+        let is_kept = |event: &&Event| match &event.what {
+            What::Invoke { op, .. }
+            | What::Ok { op, .. }
+            | What::Fail { op, .. }
+            | What::Unknown { op, .. } => operations.contains(op),
+            What::Fault { .. } | What::Started { .. } => true,
+        };
+        Self { events: self.events.iter().filter(is_kept).cloned().collect() }
     }
 
     /// How many events of each kind of operation and outcome there are, such as "append ok".
@@ -227,7 +418,7 @@ impl History {
                 What::Ok { op, .. } => (op, "ok"),
                 What::Fail { op, .. } => (op, "fail"),
                 What::Unknown { op, .. } => (op, "unknown"),
-                What::Fault { .. } => continue,
+                What::Fault { .. } | What::Started { .. } => continue,
             };
             let name = names.get(op).copied().unwrap_or("?");
             *counts.entry(format!("{name} {outcome}")).or_default() += 1;
@@ -240,71 +431,30 @@ impl Call {
     fn name(&self) -> &'static str {
         match self {
             Self::Append { .. } => "append",
+            Self::AppendWith { expect_end_offset: Some(_), .. } => "append_if",
+            Self::AppendWith { .. } => "append_numbered",
             Self::Read { .. } => "read",
+            Self::ReadAt { level: Level::Committed, .. } => "read_committed",
+            Self::ReadAt { level: Level::Bounded { .. }, .. } => "read_bounded",
+            Self::ListOffsets { .. } => "list_offsets",
+            Self::Seek { .. } => "seek",
+            Self::Poll { .. } => "poll",
             Self::Survey { .. } => "survey",
+            Self::SurveyBatches { .. } => "survey_batches",
             Self::Commit { .. } => "commit",
+            Self::CommitVersion { reset: true, .. } => "reset",
+            Self::CommitVersion { .. } => "commit_version",
             Self::FetchCommitted { .. } => "fetch_committed",
+            Self::CreateTopic { .. } => "create_topic",
+            Self::DeleteTopic { .. } => "delete_topic",
         }
-    }
-}
-
-/// Takes down what happens while a simulation runs. Clones write into one history.
-#[derive(Clone)]
-pub struct Recorder {
-    history: Rc<RefCell<History>>,
-    operations: Rc<RefCell<u64>>,
-    trace: Trace,
-}
-
-impl Recorder {
-    /// An empty history; its events go into `trace` too.
-    pub fn new(trace: Trace) -> Self {
-        Self { history: Rc::default(), operations: Rc::default(), trace }
-    }
-
-    /// An operation begins. Returns its number.
-    pub fn invoke(&self, process: &str, call: Call) -> u64 {
-        let op = {
-            let mut operations = self.operations.borrow_mut();
-            *operations += 1;
-            *operations
-        };
-        self.push(process, What::Invoke { op, call });
-        op
-    }
-
-    /// It was answered.
-    pub fn ok(&self, process: &str, op: u64, answer: Answer) {
-        self.push(process, What::Ok { op, answer });
-    }
-
-    /// It failed; `unknown` says that it may have had its effect all the same.
-    pub fn failed(&self, process: &str, op: u64, unknown: bool, error: Failure) {
-        let what = if unknown { What::Unknown { op, error } } else { What::Fail { op, error } };
-        self.push(process, what);
-    }
-
-    /// The nemesis did something.
-    pub fn fault(&self, name: &str, result: FaultResult, detail: String) {
-        self.push("nemesis", What::Fault { name: name.to_owned(), result, detail });
-    }
-
-    /// A copy of what was taken down so far.
-    pub fn history(&self) -> History {
-        self.history.borrow().clone()
-    }
-
-    fn push(&self, process: &str, what: What) {
-        let at_us = u64::try_from(self.trace.now().as_micros()).unwrap_or(u64::MAX);
-        let event = Event { at_us, process: process.to_owned(), what };
-        self.trace.record("history", format_args!("{process} {:?}", event.what));
-        self.history.borrow_mut().events.push(event);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::Trace;
 
     #[test]
     fn a_history_is_the_same_after_it_was_written_and_read() {
@@ -314,12 +464,13 @@ mod tests {
         let op = recorder.invoke("b", Call::Read { partition: 1, node: 2, from: 0 });
         let error = Failure { code: "TIMED_OUT".to_owned(), message: "late".to_owned() };
         recorder.failed("b", op, false, error);
+        recorder.started(2);
         recorder.fault("crash", FaultResult::Skipped, "no leader".to_owned());
         let history = recorder.history();
         let mut bytes = Vec::new();
         history.write(&mut bytes).expect("memory");
         let text = String::from_utf8(bytes).expect("JSON");
-        assert_eq!(text.lines().count(), 5);
+        assert_eq!(text.lines().count(), 6);
         assert_eq!(History::parse(&text).expect("as written"), history);
     }
 

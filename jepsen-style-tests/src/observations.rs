@@ -5,9 +5,12 @@
 //! for why that is real time. An operation whose outcome is unknown never returns, because its
 //! effect may come at any time.
 
-use std::collections::BTreeMap;
+mod sorting;
 
-use crate::history::{Answer, Call, Failure, History, What};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::history::{BatchSum, Failure, ProducerStamp};
 
 /// A place in the history.
 pub type Moment = usize;
@@ -19,19 +22,41 @@ pub struct Observations {
     pub partitions: BTreeMap<u32, PartitionObservations>,
     /// By group and partition.
     pub groups: BTreeMap<(String, u32), GroupObservations>,
+    /// What each consumer did in each partition, in order.
+    pub consumers: BTreeMap<(String, u32), Vec<ConsumerStep>>,
+}
+
+/// What the moments of a history were.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Course {
+    /// Simulated time of each moment, microseconds.
+    pub times_us: Vec<u64>,
+    /// When each node, by its label, began to run.
+    pub starts: BTreeMap<u64, Vec<Moment>>,
 }
 
 /// What it showed of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PartitionObservations {
-    /// In the order of invocation.
+    /// In the order of invocation. Calls that repeat a batch of a producer are one append.
     pub appends: Vec<Append>,
-    /// Those that were answered, in the order of invocation.
+    /// Every call that sent a numbered batch, in the order of invocation.
+    pub attempts: Vec<Attempt>,
+    /// Conditions of appends that did not hold, in the order of invocation.
+    pub conflicts: Vec<Conflict>,
+    /// Linearizable ones that were answered, in the order of invocation: reads, questions for the
+    /// end, and conflicts, which tell the end too.
     pub reads: Vec<Read>,
+    /// Those at a level that may lag, and the polls of consumers, in the order of invocation.
+    pub lagging_reads: Vec<LaggingRead>,
     /// Those that were answered, in the order of invocation.
     pub surveys: Vec<Survey>,
+    /// Those that were answered, in the order of invocation.
+    pub batch_surveys: Vec<BatchSurvey>,
     /// Reads and surveys that failed, in the order of invocation.
     pub failed_reads: Vec<FailedRead>,
+    /// The whole history's.
+    pub course: Arc<Course>,
 }
 
 /// One append.
@@ -41,10 +66,38 @@ pub struct Append {
     pub op: u64,
     /// Its records, in order.
     pub values: Vec<u64>,
+    /// The end offset that was its condition.
+    pub expects: Option<u64>,
+    /// When it, or the first attempt at it, began.
+    pub invoked: Moment,
+    /// How it ended: the best that any attempt was told.
+    pub outcome: AppendOutcome,
+}
+
+/// One call that sent a numbered batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The operation.
+    pub op: u64,
+    /// Which batch of whom.
+    pub stamp: ProducerStamp,
     /// When it began.
     pub invoked: Moment,
-    /// How it ended.
-    pub outcome: AppendOutcome,
+    /// When it was acknowledged and where the batch stands, as it was told.
+    pub acked: Option<(Moment, Option<u64>)>,
+    /// The error it was refused with.
+    pub refused: Option<Failure>,
+}
+
+/// An append whose condition did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The operation.
+    pub op: u64,
+    /// The end that was its condition.
+    pub expected: u64,
+    /// The end, as it was told.
+    pub end: u64,
 }
 
 /// How an append ended.
@@ -68,14 +121,35 @@ pub enum AppendOutcome {
 pub struct Read {
     /// The operation.
     pub op: u64,
-    /// Label of the node that was asked.
-    pub node: u64,
+    /// Label of the node that was asked; none if it could be any.
+    pub node: Option<u64>,
     /// First offset wanted, and offset of the first record returned.
     pub from: u64,
     /// The records returned.
     pub values: Vec<u64>,
     /// End (exclusive) of what the node serves, as it said.
     pub end: u64,
+    /// When it began.
+    pub invoked: Moment,
+    /// When it was answered.
+    pub returned: Moment,
+}
+
+/// One answered read that may lag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaggingRead {
+    /// The operation.
+    pub op: u64,
+    /// Label of the node that was asked; none if it could be any.
+    pub node: Option<u64>,
+    /// Offset of the first record returned.
+    pub from: u64,
+    /// The records returned.
+    pub values: Vec<u64>,
+    /// End (exclusive) of what the node serves, as it said.
+    pub end: u64,
+    /// How old that may be: the least of what was allowed and of what the node said.
+    pub staleness_ms: Option<u64>,
     /// When it began.
     pub invoked: Moment,
     /// When it was answered.
@@ -95,8 +169,42 @@ pub struct Survey {
     pub values: Vec<u64>,
     /// The chain hash below the end of `values`.
     pub chain_hash: Option<String>,
+    /// When it began.
+    pub invoked: Moment,
     /// When it was answered.
     pub returned: Moment,
+}
+
+/// The stored batches of one node at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchSurvey {
+    /// The operation.
+    pub op: u64,
+    /// Label of the node.
+    pub node: u64,
+    /// Each batch in short.
+    pub batches: Vec<BatchSum>,
+}
+
+/// What a consumer did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsumerStep {
+    /// It went elsewhere.
+    Seek {
+        /// The operation.
+        op: u64,
+        /// Where it goes on.
+        offset: u64,
+    },
+    /// It was given records.
+    Poll {
+        /// The operation.
+        op: u64,
+        /// Offset of the first one.
+        base_offset: u64,
+        /// How many.
+        record_count: u64,
+    },
 }
 
 /// A read without an answer.
@@ -130,6 +238,10 @@ pub struct Commit {
     pub returned: Option<Moment>,
     /// It certainly had no effect.
     pub refused: bool,
+    /// Unique in the history, where commits have one.
+    pub version: Option<u64>,
+    /// An explicit reset.
+    pub reset: bool,
 }
 
 /// One answered fetch of a group offset.
@@ -139,6 +251,10 @@ pub struct CommittedFetch {
     pub op: u64,
     /// What it saw.
     pub offset: Option<u64>,
+    /// Which commit it saw, where commits have versions.
+    pub version: Option<u64>,
+    /// It is a commit that was refused because the offset in force, which it was told, is higher.
+    pub refusal: bool,
     /// When it began.
     pub invoked: Moment,
     /// When it was answered.
@@ -175,106 +291,17 @@ impl Survey {
     }
 }
 
-/// An operation that has begun.
-struct Open {
-    call: Call,
-    invoked: Moment,
-}
-
-enum Ending {
-    Ok(Answer, Moment),
-    Fail(Failure),
-    Unknown,
-}
-
-impl Observations {
-    /// Sorts a history.
-    pub fn of(history: &History) -> Self {
-        let mut open: BTreeMap<u64, Open> = BTreeMap::new();
-        let mut ended: BTreeMap<u64, (Open, Ending)> = BTreeMap::new();
-        for (moment, event) in history.events.iter().enumerate() {
-            let (op, ending) = match &event.what {
-                What::Invoke { op, call } => {
-                    open.insert(*op, Open { call: call.clone(), invoked: moment });
-                    continue;
-                }
-                What::Ok { op, answer } => (op, Ending::Ok(answer.clone(), moment)),
-                What::Fail { op, error } => (op, Ending::Fail(error.clone())),
-                What::Unknown { op, .. } => (op, Ending::Unknown),
-                What::Fault { .. } => continue,
-            };
-            if let Some(begun) = open.remove(op) {
-                ended.insert(*op, (begun, ending));
-            }
-        }
-        // What had not ended when the run did may have had its effect.
-        ended.extend(open.into_iter().map(|(op, begun)| (op, (begun, Ending::Unknown))));
-        let mut observations = Self::default();
-        // Operations are numbered in the order of invocation.
-        for (op, (begun, ending)) in ended {
-            observations.add(op, begun, ending);
-        }
-        observations
-    }
-
-    fn add(&mut self, op: u64, Open { call, invoked }: Open, ending: Ending) {
-        match call {
-            Call::Append { partition, values } => {
-                let outcome = match ending {
-                    Ending::Ok(Answer::Appended { base_offset }, returned) => {
-                        AppendOutcome::Acked { base_offset, returned }
-                    }
-                    Ending::Fail(error) => AppendOutcome::Refused(error),
-                    Ending::Ok(..) | Ending::Unknown => AppendOutcome::Unknown,
-                };
-                let append = Append { op, values, invoked, outcome };
-                self.partitions.entry(partition).or_default().appends.push(append);
-            }
-            Call::Read { partition, node, from } => {
-                let partition = self.partitions.entry(partition).or_default();
-                match ending {
-                    Ending::Ok(Answer::Records { values, end }, returned) => {
-                        let read = Read { op, node, from, values, end, invoked, returned };
-                        partition.reads.push(read);
-                    }
-                    Ending::Fail(error) => partition.failed_reads.push(FailedRead { op, error }),
-                    Ending::Ok(..) | Ending::Unknown => {}
-                }
-            }
-            Call::Survey { partition, node } => {
-                let partition = self.partitions.entry(partition).or_default();
-                match ending {
-                    Ending::Ok(Answer::Log { start, values, chain_hash }, returned) => {
-                        let survey = Survey { op, node, start, values, chain_hash, returned };
-                        partition.surveys.push(survey);
-                    }
-                    Ending::Fail(error) => partition.failed_reads.push(FailedRead { op, error }),
-                    Ending::Ok(..) | Ending::Unknown => {}
-                }
-            }
-            Call::Commit { group, partition, offset } => {
-                let returned = match ending {
-                    Ending::Ok(_, returned) => Some(returned),
-                    Ending::Fail(_) | Ending::Unknown => None,
-                };
-                let refused = matches!(ending, Ending::Fail(_));
-                let commit = Commit { op, offset, invoked, returned, refused };
-                self.groups.entry((group, partition)).or_default().commits.push(commit);
-            }
-            Call::FetchCommitted { group, partition } => {
-                if let Ending::Ok(Answer::GroupOffset { offset }, returned) = ending {
-                    let fetch = CommittedFetch { op, offset, invoked, returned };
-                    self.groups.entry((group, partition)).or_default().fetches.push(fetch);
-                }
-            }
-        }
+impl LaggingRead {
+    /// Offset and record of what was returned.
+    pub fn offsets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        (self.from..).zip(self.values.iter().copied())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::Recorder;
+    use crate::history::{Answer, Call, Recorder};
     use crate::trace::Trace;
 
     #[test]

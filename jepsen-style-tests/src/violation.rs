@@ -4,7 +4,9 @@
 //! which the bug zoo says what it expects; [`Violation::operations`] are the operations of the
 //! history that show it.
 
-use std::fmt;
+mod words;
+
+pub use crate::checkers::raft_safety::RaftViolation;
 
 /// A promise that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +19,8 @@ pub enum Violation {
         value: u64,
         /// The append that was acknowledged.
         append: u64,
+        /// The survey that lacks it.
+        survey: u64,
         /// Label of the node whose log lacks it.
         node: u64,
     },
@@ -36,10 +40,82 @@ pub enum Violation {
         /// Offsets, and the operations that put or saw it there.
         seen: [SeenAt; 2],
     },
-    /// No append can have filled this offset, and a later one was acknowledged.
+    /// A record that a reader was given is not in the log at the end: it was not committed, or it
+    /// was lost.
+    SeenThenGone {
+        /// Where it was seen.
+        place: Place,
+        /// The record.
+        value: u64,
+        /// Who was given it.
+        read: u64,
+        /// The survey that lacks it.
+        survey: u64,
+        /// Label of the node whose log lacks it.
+        node: u64,
+    },
+    /// No append can have filled this offset, and something shows that it was filled.
     OffsetMissing {
         /// The hole.
         place: Place,
+        /// The operation that shows it.
+        shown_by: u64,
+    },
+    /// Two batches stand on one offset, though nobody saw both records there.
+    BatchesOverlap {
+        /// The partition.
+        partition: u32,
+        /// The appends.
+        appends: [u64; 2],
+        /// The operations that show where they stand.
+        shown_by: [u64; 2],
+    },
+    /// An append was accepted though the end was not the one that was its condition.
+    ConditionIgnored {
+        /// The partition.
+        partition: u32,
+        /// The append.
+        append: u64,
+        /// The end that was its condition.
+        expected: u64,
+        /// Where it stands.
+        found: u64,
+        /// The operation that shows where it stands.
+        shown_by: u64,
+    },
+    /// An append was refused because of its condition, and told the end that it had expected.
+    ConditionHeld {
+        /// The partition.
+        partition: u32,
+        /// The append.
+        append: u64,
+        /// The end it expected, and was told.
+        end: u64,
+    },
+    /// Two attempts at one batch of a producer were acknowledged at two offsets.
+    RetryMoved {
+        /// The partition.
+        partition: u32,
+        /// The attempts and the offsets they were told.
+        told: [SeenAt; 2],
+    },
+    /// Batches of one producer stand in another order than their sequences.
+    SequencesReordered {
+        /// The partition.
+        partition: u32,
+        /// Lower sequence, stands second.
+        first: u64,
+        /// Higher sequence, stands first.
+        second: u64,
+    },
+    /// An older session of a producer was accepted after a newer one.
+    ZombieAccepted {
+        /// The partition.
+        partition: u32,
+        /// Of the newer session, acknowledged first.
+        newer: u64,
+        /// Of the older session, begun after that and acknowledged.
+        zombie: u64,
     },
     /// An append that returned before another was invoked stands behind it.
     AppendsReordered {
@@ -49,6 +125,21 @@ pub enum Violation {
         first: u64,
         /// Invoked after that, stands first.
         second: u64,
+        /// The operations that show where the two stand.
+        shown_by: [u64; 2],
+    },
+    /// A read answered an end that takes in an append that began only after the read had returned.
+    EndFromFuture {
+        /// The partition.
+        partition: u32,
+        /// The read.
+        read: u64,
+        /// The end it answered.
+        end: u64,
+        /// The append below that end.
+        append: u64,
+        /// The operation that shows where the append stands.
+        shown_by: u64,
     },
     /// The records of one append do not stand together, or were not seen together.
     TornBatch {
@@ -58,6 +149,8 @@ pub enum Violation {
         append: u64,
         /// The operation that saw a part.
         operation: u64,
+        /// The operation that shows where the append stands.
+        shown_by: u64,
     },
     /// A linearizable read did not see what had been acknowledged or read before it began.
     StaleRead {
@@ -65,14 +158,57 @@ pub enum Violation {
         partition: u32,
         /// The read.
         read: u64,
-        /// Label of the node that answered.
-        node: u64,
+        /// Label of the node that answered; none if it could be any.
+        node: Option<u64>,
         /// The end offset it answered.
         end: u64,
         /// The end offset it had to see.
         needed: u64,
         /// The operation that had shown that.
         shown_by: u64,
+    },
+    /// A node showed less of its applied log than it had shown before.
+    AppliedFell {
+        /// The partition.
+        partition: u32,
+        /// Label of the node.
+        node: u64,
+        /// The read.
+        read: u64,
+        /// The end offset it answered.
+        end: u64,
+        /// The end offset that the node had shown.
+        needed: u64,
+        /// The operation that had shown that.
+        shown_by: u64,
+    },
+    /// A read was staler than was allowed or told.
+    TooStale {
+        /// The partition.
+        partition: u32,
+        /// The read.
+        read: u64,
+        /// The end offset it answered.
+        end: u64,
+        /// How old that could be, milliseconds.
+        staleness_ms: u64,
+        /// The end offset of the append.
+        needed: u64,
+        /// The append, acknowledged longer ago than that.
+        append: u64,
+    },
+    /// A consumer was not given a record, or was given one twice.
+    PollJumped {
+        /// The consumer.
+        consumer: String,
+        /// Where it was.
+        place: Place,
+        /// The offset it was given instead.
+        found: u64,
+        /// The poll or seek that left it there.
+        before: u64,
+        /// The poll.
+        poll: u64,
     },
     /// A read returned a record that nobody had sent by then, or that was refused for good.
     PhantomRead {
@@ -84,6 +220,8 @@ pub enum Violation {
         read: u64,
         /// What is known of the record.
         why: &'static str,
+        /// The append that sent it, if there is one.
+        append: Option<u64>,
     },
     /// What a node answered fails its checksum or has a gap.
     DamagedRead {
@@ -125,6 +263,28 @@ pub enum Violation {
         /// What it saw.
         seen: u64,
     },
+    /// A commit that would have gone back was accepted, or one that would not was refused.
+    CommitMisjudged {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: u32,
+        /// The commit.
+        commit: u64,
+        /// The operation that shows the offset in force.
+        shown_by: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// No order of commits and fetches explains what they were told.
+    GroupOffsetDisorder {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: u32,
+        /// Operations about one commit and another, each in force when the other was.
+        operations: Vec<u64>,
+    },
     /// Two replicas have different logs below one offset.
     ReplicasDiffer {
         /// The place below which they differ.
@@ -134,6 +294,17 @@ pub enum Violation {
         /// The operations that looked at them.
         surveys: [u64; 2],
     },
+    /// Two replicas hold different bytes for a batch.
+    BatchesDiffer {
+        /// Where the batch begins on the first of them.
+        place: Place,
+        /// Labels of two nodes that differ.
+        nodes: [u64; 2],
+        /// The operations that looked at them.
+        surveys: [u64; 2],
+    },
+    /// What Raft promises was broken; seen from inside the nodes.
+    Raft(RaftViolation),
     /// All faults were removed and the cluster did not serve again.
     NotServing {
         /// What was waited for, and how long.
@@ -190,7 +361,22 @@ impl Violation {
             Self::Lost { .. } => "lost",
             Self::TwoValuesAtOffset { .. } => "inconsistent",
             Self::ValueAtTwoOffsets { .. } => "duplicated",
+            Self::SeenThenGone { .. } => "unread",
             Self::OffsetMissing { .. } => "hole",
+            Self::BatchesOverlap { .. } => "overlap",
+            Self::ConditionIgnored { .. } => "condition-ignored",
+            Self::ConditionHeld { .. } => "condition-held",
+            Self::RetryMoved { .. } => "retry-moved",
+            Self::SequencesReordered { .. } => "sequences-reordered",
+            Self::ZombieAccepted { .. } => "zombie-accepted",
+            Self::EndFromFuture { .. } => "future-end",
+            Self::AppliedFell { .. } => "applied-fell",
+            Self::TooStale { .. } => "too-stale",
+            Self::PollJumped { .. } => "poll-jumped",
+            Self::CommitMisjudged { .. } => "commit-misjudged",
+            Self::GroupOffsetDisorder { .. } => "group-offset-disorder",
+            Self::BatchesDiffer { .. } => "batches-differ",
+            Self::Raft(violation) => violation.kind(),
             Self::AppendsReordered { .. } => "reordered",
             Self::TornBatch { .. } => "torn-batch",
             Self::StaleRead { .. } => "stale-read",
@@ -207,24 +393,51 @@ impl Violation {
         }
     }
 
-    /// The operations of the history that show it.
+    /// The operations of the history that show it: these alone break the promise.
     pub fn operations(&self) -> Vec<u64> {
         match self {
-            Self::Lost { append, .. } | Self::ProducerRefused { append, .. } => vec![*append],
-            Self::TwoValuesAtOffset { seen, .. } => {
-                seen.iter().map(|seen| seen.operation).collect()
+            Self::Lost { append, survey, .. } => vec![*append, *survey],
+            Self::ProducerRefused { append, .. } | Self::ConditionHeld { append, .. } => {
+                vec![*append]
             }
-            Self::ValueAtTwoOffsets { seen, .. } => {
-                seen.iter().map(|seen| seen.operation).collect()
+            Self::SeenThenGone { read, survey, .. } => vec![*read, *survey],
+            Self::TwoValuesAtOffset { seen, .. } => distinct(seen.map(|seen| seen.operation)),
+            Self::ValueAtTwoOffsets { seen, .. } | Self::RetryMoved { told: seen, .. } => {
+                distinct(seen.map(|seen| seen.operation))
             }
-            Self::AppendsReordered { first, second, .. } => vec![*first, *second],
-            Self::TornBatch { append, operation, .. } => vec![*append, *operation],
-            Self::StaleRead { read, shown_by, .. } => vec![*shown_by, *read],
-            Self::PhantomRead { read, .. } | Self::DamagedRead { read, .. } => vec![*read],
+            Self::OffsetMissing { shown_by, .. } => vec![*shown_by],
+            Self::BatchesOverlap { appends: [a, b], shown_by: [c, d], .. } => {
+                distinct([*a, *b, *c, *d])
+            }
+            Self::ConditionIgnored { append, shown_by, .. } => distinct([*append, *shown_by]),
+            Self::AppendsReordered { first, second, shown_by, .. } => {
+                distinct([*first, *second, shown_by[0], shown_by[1]])
+            }
+            Self::SequencesReordered { first, second, .. } => vec![*first, *second],
+            Self::ZombieAccepted { newer, zombie, .. } => vec![*newer, *zombie],
+            Self::TornBatch { append, operation, shown_by, .. } => {
+                distinct([*append, *operation, *shown_by])
+            }
+            Self::EndFromFuture { read, append, shown_by, .. } => {
+                distinct([*read, *append, *shown_by])
+            }
+            Self::StaleRead { read, shown_by, .. } | Self::AppliedFell { read, shown_by, .. } => {
+                vec![*shown_by, *read]
+            }
+            Self::TooStale { read, append, .. } => vec![*append, *read],
+            Self::PollJumped { before, poll, .. } => vec![*before, *poll],
+            Self::PhantomRead { read, append, .. } => {
+                append.iter().copied().chain([*read]).collect()
+            }
+            Self::DamagedRead { read, .. } => vec![*read],
             Self::GroupOffsetFell { fetch, shown_by, .. } => vec![*shown_by, *fetch],
             Self::GroupOffsetFromNowhere { fetch, .. } => vec![*fetch],
-            Self::ReplicasDiffer { surveys, .. } => surveys.to_vec(),
-            Self::OffsetMissing { .. }
+            Self::CommitMisjudged { commit, shown_by, .. } => distinct([*shown_by, *commit]),
+            Self::GroupOffsetDisorder { operations, .. } => operations.clone(),
+            Self::ReplicasDiffer { surveys, .. } | Self::BatchesDiffer { surveys, .. } => {
+                surveys.to_vec()
+            }
+            Self::Raft(_)
             | Self::NotServing { .. }
             | Self::NodeStopped { .. }
             | Self::ErrorLogged { .. }
@@ -233,95 +446,10 @@ impl Violation {
     }
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "partition {}, offset {}", self.partition, self.offset)
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lost { place, value, append, node } => write!(
-                f,
-                "lost: record {value} was acknowledged at {place} (operation {append}), and the \
-                 log that node {node} serves at the end does not have it there"
-            ),
-            Self::TwoValuesAtOffset { place, seen: [a, b] } => write!(
-                f,
-                "inconsistent: {place} holds record {} for operation {} and record {} for \
-                 operation {}",
-                a.value, a.operation, b.value, b.operation
-            ),
-            Self::ValueAtTwoOffsets { partition, value, seen: [a, b] } => write!(
-                f,
-                "duplicated: record {value} stands in partition {partition} at offset {} \
-                 (operation {}) and at offset {} (operation {})",
-                a.offset, a.operation, b.offset, b.operation
-            ),
-            Self::OffsetMissing { place } => write!(
-                f,
-                "hole: {place} was given to no append, and a later offset was acknowledged"
-            ),
-            Self::AppendsReordered { partition, first, second } => write!(
-                f,
-                "reordered: in partition {partition}, append {first} had returned when append \
-                 {second} was invoked, and stands behind it"
-            ),
-            Self::TornBatch { partition, append, operation } => write!(
-                f,
-                "torn batch: in partition {partition}, operation {operation} saw a part of append \
-                 {append}"
-            ),
-            Self::StaleRead { partition, read, node, end, needed, shown_by } => write!(
-                f,
-                "stale read: in partition {partition}, node {node} answered end {end} to read \
-                 {read}, and operation {shown_by} had shown {needed} before it was invoked"
-            ),
-            Self::PhantomRead { place, value, read, why } => {
-                write!(f, "phantom: read {read} returned record {value} at {place}, {why}")
-            }
-            Self::DamagedRead { read, reason } => write!(f, "damaged: read {read}: {reason}"),
-            Self::ProducerRefused { append, reason } => write!(
-                f,
-                "producer refused: append {append} kept the rules of idempotence and was told: \
-                 {reason}"
-            ),
-            other => other.fmt_cluster(f),
-        }
-    }
-}
-
-impl Violation {
-    /// The rest of `Display`: groups, replicas, nodes.
-    fn fmt_cluster(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::GroupOffsetFell { group, partition, fetch, seen, needed, shown_by } => {
-                write!(f, "group offset fell: group {group}, partition {partition}: ")?;
-                match seen {
-                    Some(seen) => write!(f, "operation {fetch} saw {seen}")?,
-                    None => write!(f, "operation {fetch} saw no commit")?,
-                }
-                write!(f, ", and operation {shown_by} had shown {needed} before it was invoked")
-            }
-            Self::GroupOffsetFromNowhere { group, partition, fetch, seen } => write!(
-                f,
-                "group offset from nowhere: group {group}, partition {partition}: operation \
-                 {fetch} saw {seen}, which nobody had committed"
-            ),
-            Self::ReplicasDiffer { place, nodes: [a, b], surveys } => write!(
-                f,
-                "replicas differ: nodes {a} and {b} have different chain hashes below {place} \
-                 (operations {} and {})",
-                surveys[0], surveys[1]
-            ),
-            Self::NotServing { what } => {
-                write!(f, "not serving: all faults were removed, and {what}")
-            }
-            Self::NodeStopped { reason } => write!(f, "node stopped: {reason}"),
-            Self::ErrorLogged { line } => write!(f, "error logged: {line}"),
-            Self::Panicked { what } => write!(f, "panicked: {what}"),
-            _ => Ok(()),
-        }
-    }
+/// In order of time, each once.
+fn distinct<const COUNT: usize>(mut operations: [u64; COUNT]) -> Vec<u64> {
+    operations.sort_unstable();
+    let mut operations = operations.to_vec();
+    operations.dedup();
+    operations
 }

@@ -4,21 +4,20 @@
 //! below a node's log start were given up by retention and are not looked for; a run that wants
 //! them all switches retention off.
 
-use std::collections::BTreeMap;
-
-use crate::observations::PartitionObservations;
+use super::layout::Case;
 use crate::violation::{Place, Violation};
 
 /// Checks one partition.
-pub fn check(partition: u32, observed: &PartitionObservations) -> Result<(), Violation> {
-    for survey in &observed.surveys {
-        let there: BTreeMap<u64, u64> = survey.offsets().collect();
-        for append in &observed.appends {
+pub fn check(case: &Case<'_>) -> Result<(), Violation> {
+    for survey in &case.observed.surveys {
+        for append in &case.observed.appends {
             for (offset, value) in append.offsets() {
-                if offset >= survey.start && there.get(&offset) != Some(&value) {
-                    let place = Place { partition, offset };
-                    let (append, node) = (append.op, survey.node);
-                    return Err(Violation::Lost { place, value, append, node });
+                let Some(index) = offset.checked_sub(survey.start) else { continue };
+                let index = usize::try_from(index).unwrap_or(usize::MAX);
+                if survey.values.get(index) != Some(&value) {
+                    let place = Place { partition: case.number, offset };
+                    let (append, survey, node) = (append.op, survey.op, survey.node);
+                    return Err(Violation::Lost { place, value, append, survey, node });
                 }
             }
         }
@@ -37,10 +36,10 @@ mod tests {
         story.appended(&[1, 2], 0);
         let append = story.appended(&[3], 2);
         story.survey(1, &[1, 2, 3], "a");
-        story.survey(2, &[1, 2], "b");
+        let survey = story.survey(2, &[1, 2], "b");
         let place = Place { partition: 0, offset: 2 };
-        let lost = Violation::Lost { place, value: 3, append, node: 2 };
-        assert_eq!(check(0, &story.partition()), Err(lost));
+        let lost = Violation::Lost { place, value: 3, append, survey, node: 2 };
+        assert_eq!(story.judge(check), Err(lost));
     }
 
     #[test]
@@ -49,10 +48,10 @@ mod tests {
         let append = story.appended(&[1], 0);
         let other = story.append(&[2]);
         story.unknown(other);
-        story.survey(1, &[2], "a");
+        let survey = story.survey(1, &[2], "a");
         let place = Place { partition: 0, offset: 0 };
-        let lost = Violation::Lost { place, value: 1, append, node: 1 };
-        assert_eq!(check(0, &story.partition()), Err(lost));
+        let lost = Violation::Lost { place, value: 1, append, survey, node: 1 };
+        assert_eq!(story.judge(check), Err(lost));
     }
 
     #[test]
@@ -63,6 +62,6 @@ mod tests {
         story.unknown(unknown);
         story.survey(1, &[1], "a");
         story.survey(2, &[1, 2], "b");
-        assert_eq!(check(0, &story.partition()), Ok(()));
+        assert_eq!(story.judge(check), Ok(()));
     }
 }

@@ -4,55 +4,28 @@
 //! one that stands in front of it was invoked is out of order. An append of unknown outcome never
 //! returned, but if a reader saw it, its place counts for those behind it.
 
-use std::collections::BTreeMap;
-
-use crate::observations::{Append, AppendOutcome, Moment, PartitionObservations};
+use super::layout::{Batch, Case};
 use crate::violation::Violation;
 
 /// Checks one partition.
-pub fn check(partition: u32, observed: &PartitionObservations) -> Result<(), Violation> {
-    let mut placed = placed(observed);
-    placed.sort_unstable_by_key(|(offset, append)| (*offset, append.op));
-    let mut latest: Option<&Append> = None;
-    for (_, append) in placed {
+pub fn check(case: &Case<'_>) -> Result<(), Violation> {
+    let mut latest: Option<&Batch<'_>> = None;
+    for batch in &case.layout.batches {
         if let Some(before) = latest
-            && returned(append).is_some_and(|returned| returned < before.invoked)
+            && batch.returned().is_some_and(|returned| returned < before.append.invoked)
         {
-            let (first, second) = (append.op, before.op);
-            return Err(Violation::AppendsReordered { partition, first, second });
+            return Err(Violation::AppendsReordered {
+                partition: case.number,
+                first: batch.append.op,
+                second: before.append.op,
+                shown_by: [batch.shown_by, before.shown_by],
+            });
         }
-        if latest.is_none_or(|latest| latest.invoked < append.invoked) {
-            latest = Some(append);
+        if latest.is_none_or(|latest| latest.append.invoked < batch.append.invoked) {
+            latest = Some(batch);
         }
     }
     Ok(())
-}
-
-/// The appends whose place is known, from their acknowledgement or because somebody saw them.
-fn placed(observed: &PartitionObservations) -> Vec<(u64, &Append)> {
-    let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
-    for read in &observed.reads {
-        seen.extend(read.offsets().map(|(offset, value)| (value, offset)));
-    }
-    for survey in &observed.surveys {
-        seen.extend(survey.offsets().map(|(offset, value)| (value, offset)));
-    }
-    let mut placed = Vec::new();
-    for append in &observed.appends {
-        let acked = append.offsets().next().map(|(offset, _)| offset);
-        let found = || append.values.first().and_then(|value| seen.get(value).copied());
-        if let Some(offset) = acked.or_else(found) {
-            placed.push((offset, append));
-        }
-    }
-    placed
-}
-
-fn returned(append: &Append) -> Option<Moment> {
-    match append.outcome {
-        AppendOutcome::Acked { returned, .. } => Some(returned),
-        AppendOutcome::Refused(_) | AppendOutcome::Unknown => None,
-    }
 }
 
 #[cfg(test)]
@@ -65,8 +38,9 @@ mod tests {
         let story = Story::new();
         let first = story.appended(&[1], 5);
         let second = story.appended(&[2], 4);
-        let expected = Violation::AppendsReordered { partition: 0, first, second };
-        assert_eq!(check(0, &story.partition()), Err(expected));
+        let shown_by = [first, second];
+        let expected = Violation::AppendsReordered { partition: 0, first, second, shown_by };
+        assert_eq!(story.judge(check), Err(expected));
     }
 
     #[test]
@@ -76,7 +50,7 @@ mod tests {
         let second = story.append(&[2]);
         story.acked(first, 1);
         story.acked(second, 0);
-        assert_eq!(check(0, &story.partition()), Ok(()));
+        assert_eq!(story.judge(check), Ok(()));
     }
 
     #[test]
@@ -85,9 +59,10 @@ mod tests {
         let first = story.appended(&[1], 1);
         let second = story.append(&[2]);
         story.unknown(second);
-        story.has_read(0, &[2, 1], 2);
-        let expected = Violation::AppendsReordered { partition: 0, first, second };
-        assert_eq!(check(0, &story.partition()), Err(expected));
+        let read = story.has_read(0, &[2, 1], 2);
+        let shown_by = [first, read];
+        let expected = Violation::AppendsReordered { partition: 0, first, second, shown_by };
+        assert_eq!(story.judge(check), Err(expected));
     }
 
     #[test]
@@ -98,8 +73,9 @@ mod tests {
         let third = story.append(&[3]);
         story.acked(second, 0);
         story.acked(third, 1);
-        let found = check(0, &story.partition());
-        let expected = Violation::AppendsReordered { partition: 0, first, second: third };
+        let found = story.judge(check);
+        let shown_by = [first, third];
+        let expected = Violation::AppendsReordered { partition: 0, first, second: third, shown_by };
         assert_eq!(found, Err(expected));
     }
 }

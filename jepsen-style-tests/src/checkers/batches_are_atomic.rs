@@ -1,83 +1,76 @@
 //! The records of one append stand one behind the other and become visible together.
 //!
 //! This is the promise "atomic batch". No reader is told an end that lies inside a batch, nor
-//! given only the first part of one. Where an append of unknown outcome stands is known once
-//! somebody saw one of its records.
+//! given only the first part of one; no two batches reach into each other. Where an append of
+//! unknown outcome stands is known once somebody saw one of its records.
 
 use std::collections::BTreeMap;
 
-use crate::observations::{Append, PartitionObservations};
+use super::layout::{Batch, Case};
 use crate::violation::Violation;
 
-/// A batch that is known to stand at `base`.
-struct Placed<'a> {
-    base: u64,
-    append: &'a Append,
+/// Checks one partition.
+pub fn check(case: &Case<'_>) -> Result<(), Violation> {
+    records_are_neighbours(case)?;
+    batches_keep_apart(case)?;
+    ends_are_between_batches(case)
 }
 
-/// Checks one partition.
-pub fn check(partition: u32, observed: &PartitionObservations) -> Result<(), Violation> {
-    let torn = |append: &Append, operation: u64| Violation::TornBatch {
-        partition,
-        append: append.op,
-        operation,
-    };
-    let mut places: BTreeMap<u64, (&Append, usize)> = BTreeMap::new();
-    for append in &observed.appends {
-        places.extend(append.values.iter().enumerate().map(|(at, value)| (*value, (append, at))));
-    }
-    // By offset. A batch that two operations saw at two places is another checker's business.
-    let mut batches: BTreeMap<u64, Placed<'_>> = BTreeMap::new();
-    let mut bases: BTreeMap<u64, u64> = BTreeMap::new();
-    for (operation, offset, value) in sightings(observed) {
-        let Some((append, at)) = places.get(&value) else { continue };
-        let base = offset.checked_sub(length(*at)).ok_or_else(|| torn(append, operation))?;
-        if *bases.entry(append.op).or_insert(base) != base {
-            return Err(torn(append, operation));
+fn torn(case: &Case<'_>, append: u64, operation: u64, shown_by: u64) -> Violation {
+    Violation::TornBatch { partition: case.number, append, operation, shown_by }
+}
+
+fn records_are_neighbours(case: &Case<'_>) -> Result<(), Violation> {
+    // By append: where it stands, and who shows it.
+    let mut bases: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for (offset, slot) in case.layout.slots() {
+        let Some((append, at)) = case.layout.sender(slot.value) else { continue };
+        // An acknowledgement places all records alike; single records always stand together.
+        let acked = append.offsets().next().map(|(base, _)| base + at);
+        if append.values.len() < 2 || acked == Some(offset) {
+            continue;
         }
-        batches.insert(base, Placed { base, append });
-    }
-    for (operation, end) in ends(observed) {
-        let below = batches.range(..end).next_back();
-        if let Some((_, Placed { base, append })) = below
-            && end < base + length(append.values.len())
-        {
-            return Err(torn(append, operation));
+        if acked.is_some() {
+            return Err(torn(case, append.op, slot.operation, append.op));
+        }
+        let base = offset.checked_sub(at);
+        let base = base.ok_or_else(|| torn(case, append.op, slot.operation, slot.operation))?;
+        let (first, shown_by) = *bases.entry(append.op).or_insert((base, slot.operation));
+        if first != base {
+            return Err(torn(case, append.op, slot.operation, shown_by));
         }
     }
     Ok(())
 }
 
-/// Operation, offset and value of all that was acknowledged or seen.
-fn sightings(observed: &PartitionObservations) -> Vec<(u64, u64, u64)> {
-    let mut sightings = Vec::new();
-    for append in &observed.appends {
-        sightings.extend(append.offsets().map(|(offset, value)| (append.op, offset, value)));
+fn batches_keep_apart(case: &Case<'_>) -> Result<(), Violation> {
+    let mut reaches: Option<&Batch<'_>> = None;
+    for batch in &case.layout.batches {
+        if let Some(before) = reaches
+            && batch.base < before.end()
+        {
+            return Err(Violation::BatchesOverlap {
+                partition: case.number,
+                appends: [before.append.op, batch.append.op],
+                shown_by: [before.shown_by, batch.shown_by],
+            });
+        }
+        reaches = Some(batch);
     }
-    for read in &observed.reads {
-        sightings.extend(read.offsets().map(|(offset, value)| (read.op, offset, value)));
-    }
-    for survey in &observed.surveys {
-        sightings.extend(survey.offsets().map(|(offset, value)| (survey.op, offset, value)));
-    }
-    sightings
+    Ok(())
 }
 
-/// Where readers were told that the log ends, and where what they got ended.
-fn ends(observed: &PartitionObservations) -> Vec<(u64, u64)> {
-    let mut ends = Vec::new();
-    for read in &observed.reads {
-        ends.push((read.op, read.end));
-        if !read.values.is_empty() {
-            ends.push((read.op, read.from + length(read.values.len())));
+fn ends_are_between_batches(case: &Case<'_>) -> Result<(), Violation> {
+    let batches = &case.layout.batches;
+    for told in &case.layout.told_ends {
+        let below = case.layout.batches_below(told.end);
+        if let Some(last) = below.checked_sub(1).and_then(|last| batches.get(last))
+            && told.end < last.end()
+        {
+            return Err(torn(case, last.append.op, told.operation, last.shown_by));
         }
     }
-    ends.extend(observed.surveys.iter().map(|survey| (survey.op, survey.end())));
-    ends
-}
-
-fn length(count: usize) -> u64 {
-    u64::try_from(count).expect("a usize fits")
+    Ok(())
 }
 
 #[cfg(test)]
@@ -91,8 +84,8 @@ mod tests {
         let append = story.append(&[1, 2, 3]);
         let operation = story.has_read(2, &[], 2);
         story.acked(append, 0);
-        let torn = Violation::TornBatch { partition: 0, append, operation };
-        assert_eq!(check(0, &story.partition()), Err(torn));
+        let torn = Violation::TornBatch { partition: 0, append, operation, shown_by: append };
+        assert_eq!(story.judge(check), Err(torn));
     }
 
     #[test]
@@ -100,8 +93,8 @@ mod tests {
         let story = Story::new();
         let append = story.appended(&[1, 2, 3], 0);
         let operation = story.has_read(0, &[1, 2], 3);
-        let torn = Violation::TornBatch { partition: 0, append, operation };
-        assert_eq!(check(0, &story.partition()), Err(torn));
+        let torn = Violation::TornBatch { partition: 0, append, operation, shown_by: append };
+        assert_eq!(story.judge(check), Err(torn));
     }
 
     #[test]
@@ -111,8 +104,24 @@ mod tests {
         story.unknown(append);
         story.appended(&[3], 1);
         let operation = story.survey(1, &[1, 3, 2], "a");
-        let torn = Violation::TornBatch { partition: 0, append, operation };
-        assert_eq!(check(0, &story.partition()), Err(torn));
+        let torn = Violation::TornBatch { partition: 0, append, operation, shown_by: operation };
+        assert_eq!(story.judge(check), Err(torn));
+    }
+
+    #[test]
+    fn a_batch_that_reaches_into_another_is_a_violation_though_nobody_saw_both_there() {
+        let story = Story::new();
+        let unknown = story.append(&[1, 2, 3]);
+        story.unknown(unknown);
+        let read = story.has_read(1, &[2, 3], 3);
+        let acked = story.append(&[4]);
+        story.acked(acked, 0);
+        let expected = Violation::BatchesOverlap {
+            partition: 0,
+            appends: [unknown, acked],
+            shown_by: [read, acked],
+        };
+        assert_eq!(story.judge(check), Err(expected));
     }
 
     #[test]
@@ -122,6 +131,6 @@ mod tests {
         story.appended(&[4], 3);
         story.has_read(1, &[2, 3], 4);
         story.survey(1, &[1, 2, 3, 4], "a");
-        assert_eq!(check(0, &story.partition()), Ok(()));
+        assert_eq!(story.judge(check), Ok(()));
     }
 }

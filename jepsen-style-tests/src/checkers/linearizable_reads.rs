@@ -1,9 +1,12 @@
-//! A linearizable read sees at least what was acknowledged, or seen by another such read, before
-//! it was invoked; on whichever node.
+//! A linearizable read sees at least what was acknowledged, or seen by another read, before it was
+//! invoked; on whichever node.
 //!
 //! One pass in real time. Whatever returns raises the end that every read invoked from then on
-//! must reach. That a read sees nothing too early is checked by `reads_return_what_was_sent`.
+//! must reach; a read that may lag raises it too, since what it shows is committed, but need not
+//! reach it. A question for the end is a read, and so is the end that a conditional append is
+//! refused with. That a read sees nothing too early is checked by `reads_return_what_was_sent`.
 
+use super::layout::Case;
 use crate::observations::{AppendOutcome, Moment, PartitionObservations};
 use crate::violation::Violation;
 
@@ -18,19 +21,19 @@ struct Shown {
 struct Demand {
     at: Moment,
     end: u64,
-    node: u64,
+    node: Option<u64>,
     read: u64,
 }
 
 /// Checks one partition.
-pub fn check(partition: u32, observed: &PartitionObservations) -> Result<(), Violation> {
+pub fn check(case: &Case<'_>) -> Result<(), Violation> {
+    let observed = case.observed;
     let mut shown = shown(observed);
     shown.sort_unstable_by_key(|it| it.at);
-    let mut demands: Vec<Demand> = observed
-        .reads
-        .iter()
-        .map(|it| Demand { at: it.invoked, end: it.end, node: it.node, read: it.op })
-        .collect();
+    let demands = observed.reads.iter();
+    let demands =
+        demands.map(|it| Demand { at: it.invoked, end: it.end, node: it.node, read: it.op });
+    let mut demands: Vec<Demand> = demands.collect();
     demands.sort_unstable_by_key(|it| it.at);
 
     let mut shown = shown.into_iter().peekable();
@@ -46,6 +49,7 @@ pub fn check(partition: u32, observed: &PartitionObservations) -> Result<(), Vio
         {
             let Demand { end, node, read, .. } = demand;
             let (needed, shown_by) = (highest.end, highest.operation);
+            let partition = case.number;
             return Err(Violation::StaleRead { partition, read, node, end, needed, shown_by });
         }
     }
@@ -62,7 +66,9 @@ fn shown(observed: &PartitionObservations) -> Vec<Shown> {
     });
     let reads = observed.reads.iter();
     let reads = reads.map(|it| Shown { at: it.returned, end: it.end, operation: it.op });
-    appends.chain(reads).collect()
+    let lagging = observed.lagging_reads.iter();
+    let lagging = lagging.map(|it| Shown { at: it.returned, end: it.end, operation: it.op });
+    appends.chain(reads).chain(lagging).collect()
 }
 
 #[cfg(test)]
@@ -78,12 +84,12 @@ mod tests {
         let expected = Violation::StaleRead {
             partition: 0,
             read,
-            node: 1,
+            node: Some(1),
             end: 1,
             needed: 2,
             shown_by: append,
         };
-        assert_eq!(check(0, &story.partition()), Err(expected));
+        assert_eq!(story.judge(check), Err(expected));
     }
 
     #[test]
@@ -93,7 +99,7 @@ mod tests {
         story.unknown(unknown);
         let first = story.has_read(0, &[1], 1);
         let second = story.has_read(0, &[], 0);
-        let found = check(0, &story.partition()).expect_err("a violation");
+        let found = story.judge(check).expect_err("a violation");
         assert_eq!(found.operations(), [first, second]);
     }
 
@@ -104,7 +110,7 @@ mod tests {
         let read = story.read(0);
         story.acked(append, 0);
         story.records(read, &[], 0);
-        assert_eq!(check(0, &story.partition()), Ok(()));
+        assert_eq!(story.judge(check), Ok(()));
     }
 
     #[test]
@@ -115,6 +121,38 @@ mod tests {
         story.records(late, &[1], 1);
         story.records(early, &[], 0);
         story.acked(append, 0);
-        assert_eq!(check(0, &story.partition()), Ok(()));
+        assert_eq!(story.judge(check), Ok(()));
+    }
+
+    #[test]
+    fn a_question_for_the_end_must_not_be_answered_with_an_old_one() {
+        let story = Story::new();
+        let append = story.appended(&[1], 0);
+        let asked = story.listed(0);
+        let found = story.judge(check).expect_err("a violation");
+        assert_eq!(found.operations(), [append, asked]);
+        let repaired = Story::new();
+        repaired.appended(&[1], 0);
+        repaired.listed(1);
+        assert_eq!(repaired.judge(check), Ok(()));
+    }
+
+    #[test]
+    fn what_a_lagging_read_was_given_is_committed_and_seen_by_all_that_begin_later() {
+        let story = Story::new();
+        let unknown = story.append(&[1]);
+        story.unknown(unknown);
+        let lagging = story.has_read_at(2, 0, &[1], 1);
+        let read = story.has_read(0, &[], 0);
+        let found = story.judge(check).expect_err("a violation");
+        assert_eq!(found.operations(), [lagging, read]);
+    }
+
+    #[test]
+    fn a_lagging_read_may_lag() {
+        let story = Story::new();
+        story.appended(&[1], 0);
+        story.has_read_at(2, 0, &[], 0);
+        assert_eq!(story.judge(check), Ok(()));
     }
 }

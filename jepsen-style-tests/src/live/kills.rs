@@ -344,7 +344,7 @@ fn failures(history: &History) -> Vec<String> {
         let (outcome, error) = match &event.what {
             What::Fail { error, .. } => ("refused", error),
             What::Unknown { error, .. } => ("of unknown outcome", error),
-            What::Invoke { .. } | What::Ok { .. } | What::Fault { .. } => continue,
+            _ => continue,
         };
         let entry = reasons.entry((outcome, &error.code)).or_insert((0, &error.message));
         entry.0 += 1;
