@@ -419,6 +419,10 @@ impl RaftLogStorage<Types> for LogStore {
         let start = last.map_or(0, |last| last.index() + 1);
         {
             let mut tail = self.0.lock();
+            if tail.last > last {
+                let group = self.0.group;
+                tracing::debug!(%group, from = start, "a conflicting suffix is truncated");
+            }
             tail.truncate(start);
             tail.last = last;
         }

@@ -89,12 +89,18 @@ impl RaftGroup {
     ) -> Result<pb::VoteResponse, Refusal> {
         let pre_vote = request.pre_vote;
         let request = wire::vote_request_from_pb(request)?;
+        let theirs = request.last_log_id;
         let response = if pre_vote {
             self.raft().pre_vote(request).await
         } else {
             self.raft().vote(request).await
         };
-        Ok(wire::vote_response_to_pb(&response.map_err(stopped)?))
+        let response = response.map_err(stopped)?;
+        if !response.vote_granted && theirs < response.last_log_id {
+            let group = self.group();
+            tracing::debug!(%group, "a vote is refused: the candidate's log is shorter");
+        }
+        Ok(wire::vote_response_to_pb(&response))
     }
 
     pub(crate) async fn serve_transfer(
