@@ -7,10 +7,10 @@ SHELL := bash
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help deps build demo test sim zoo bench fmt lint verify
+.PHONY: help deps build demo test sim zoo bench microbench fmt lint verify
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo 'arguments: make sim ARGS="--seed 42", make demo ARGS="--help"'
 
 deps: ## check and install what a build needs, build RocksDB once
@@ -36,7 +36,21 @@ zoo: deps ## plant bugs in nodes and see that the simulator catches each
 	cargo run --locked --package jepsen-style-tests --bin quipu-sim -- zoo \
 	  $(or $(ARGS),--runs 40 --until 10s)
 
-bench: deps ## micro-benchmarks
+# Each bench starts its own nodes and takes them away. What the figures mean: docs/benchmarks.md.
+QUIPU_BENCH = $(TARGET_DIR)/release/quipu bench
+bench: build ## measure a local cluster and its disk, about five minutes
+	$(QUIPU_BENCH) disk $(ARGS)
+	$(QUIPU_BENCH) append --seconds 40 --warmup 5 $(ARGS)
+	$(QUIPU_BENCH) append --record-bytes 100 --seconds 20 --warmup 5 $(ARGS)
+	$(QUIPU_BENCH) append --record-bytes 100 --rate 2000 --seconds 20 --warmup 5 $(ARGS)
+	$(QUIPU_BENCH) latency --seconds 15 $(ARGS)
+	$(QUIPU_BENCH) read --record-bytes 100 $(ARGS)
+	$(QUIPU_BENCH) read --mode tail --readers 10 $(ARGS)
+	$(QUIPU_BENCH) read --mode ends --level linearizable --readers 16 $(ARGS)
+	$(QUIPU_BENCH) failover --rounds 5 $(ARGS)
+	$(QUIPU_BENCH) idle --partitions 300 --seconds 10 $(ARGS)
+
+microbench: deps ## micro-benchmarks of single functions
 	cargo bench --locked --workspace --bench '*' $(ARGS)
 
 fmt: deps ## format all sources

@@ -1,4 +1,4 @@
-//! Waits for the delivery of many records and keeps count: what `append` and `bench` report.
+//! Waits for the delivery of many records and keeps count: what `append` reports.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -154,21 +154,6 @@ impl Tally {
         self.records - self.acked
     }
 
-    /// Takes in what another producer's tally counted.
-    pub(crate) fn merge(&mut self, other: Tally) {
-        self.records += other.records;
-        self.acked += other.acked;
-        for (partition, span) in other.partitions {
-            let mine = self.partitions.entry(partition).or_insert(span);
-            mine.first = mine.first.min(span.first);
-            mine.last = mine.last.max(span.last);
-        }
-        self.latencies.add(&other.latencies);
-        self.failures.extend(other.failures);
-        self.failures.truncate(FAILURES_MAX);
-        self.any_unknown |= other.any_unknown;
-    }
-
     /// The summary of an append that took so long.
     pub(crate) fn summary(&self, elapsed: Duration) -> Summary {
         Summary {
@@ -208,9 +193,7 @@ mod tests {
         tally.add(6, Duration::from_millis(2), Ok(metadata(0, None)));
         tally.add(7, Duration::ZERO, Err(ProduceError::Closed { outcome: Outcome::Definite }));
         assert!(!tally.any_unknown);
-        let mut other = Tally::new();
-        other.add(1, Duration::ZERO, Err(ProduceError::Closed { outcome: Outcome::Unknown }));
-        tally.merge(other);
+        tally.add(8, Duration::ZERO, Err(ProduceError::Closed { outcome: Outcome::Unknown }));
         assert!(tally.any_unknown);
         let summary = serde_json::to_string(&tally.summary(Duration::from_secs(2))).unwrap();
         assert_eq!(

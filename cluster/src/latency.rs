@@ -25,19 +25,29 @@ impl Latencies {
         self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn add(&mut self, other: &Latencies) {
-        self.0.add(&other.0).expect("all have the same bounds");
-    }
-
     pub(crate) fn clear(&mut self) {
         self.0.reset();
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.len()
+    }
+
     /// Milliseconds below which the given part (0.99) lies, to a hundredth; 0 if there is none.
     pub(crate) fn percentile_ms(&self, part: f64) -> f64 {
-        let us = u32::try_from(self.0.value_at_quantile(part)).unwrap_or(u32::MAX);
-        (f64::from(us) / 10.0).round() / 100.0
+        milliseconds(self.0.value_at_quantile(part))
     }
+
+    /// The longest, in milliseconds; 0 if there is none.
+    pub(crate) fn max_ms(&self) -> f64 {
+        milliseconds(self.0.max())
+    }
+}
+
+/// To a hundredth.
+fn milliseconds(us: u64) -> f64 {
+    (f64::from(u32::try_from(us).unwrap_or(u32::MAX)) / 10.0).round() / 100.0
 }
 
 /// How many of `count` there were in each second, to a tenth.

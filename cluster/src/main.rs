@@ -1,10 +1,12 @@
 //! The command `quipu`: local clusters, topics, append, read, groups, benchmarks and the demo.
 //!
 //! `args` is the command line, `commands` what each command does with a cluster, `local` the
-//! processes of clusters on this machine, `output` what is printed, `demo` the run with a verdict.
+//! processes of clusters on this machine, `output` what is printed, `demo` the run with a verdict,
+//! `bench` what is measured.
 //! Everything that needs a cluster goes through the client library, as an application would.
 
 mod args;
+mod bench;
 mod cloudevents;
 mod commands;
 mod deliveries;

@@ -16,7 +16,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use append::{AppendArgs, CompressionArg};
-pub(crate) use bench::{BenchAppendArgs, BenchCommand, BenchReadArgs};
+pub(crate) use bench::{
+    AppendBenchArgs, BatchArgs, BenchCommand, DiskBenchArgs, FailoverBenchArgs, FaultArg,
+    IdleBenchArgs, LatencyBenchArgs, PayloadArg, ReadBenchArgs, ReadMode, StageArgs, TimeArgs,
+    TopicArgs, ValueArgs,
+};
 pub(crate) use cluster::{ClusterCommand, DownArgs, UpArgs};
 pub(crate) use demo::DemoArgs;
 pub(crate) use group::{CommitArgs, GroupCommand, SeekArgs};
@@ -109,7 +113,7 @@ pub(crate) enum Command {
     /// One partition's replicas and leader
     #[command(subcommand)]
     Partition(PartitionCommand),
-    /// Measure appending and reading
+    /// Measure a cluster, and the disk below it
     #[command(subcommand)]
     Bench(BenchCommand),
     /// Three nodes, real events, the leader killed in the middle, and a verdict

@@ -1,0 +1,80 @@
+//! Deliveries that are waited for together.
+//!
+//! Waiting for each of a million records a second by a future of its own costs a good part of what
+//! the producer costs. A chunk is one future: it is woken once for a batch, and then looks at each
+//! record it still waits for, in whatever order they end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use quipu_client::{Delivery, ProduceError};
+use tokio::time::Instant;
+
+/// Records of one chunk at most.
+pub(super) const RECORDS: usize = 16;
+
+/// A record on its way.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// When it should have been sent; latency counts from here.
+    pub(super) due: Instant,
+    /// Of its value.
+    pub(super) bytes: u32,
+    pub(super) delivery: Delivery,
+}
+
+/// How a record ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) due: Instant,
+    /// When it was acknowledged, or failed.
+    pub(super) at: Instant,
+    pub(super) bytes: u32,
+    pub(super) result: Result<(), ProduceError>,
+}
+
+/// Resolves when all its records have ended.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    waiting: Vec<Sent>,
+    ended: Vec<Ended>,
+}
+
+impl Chunk {
+    pub(super) fn push(&mut self, sent: Sent) {
+        self.waiting.push(sent);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.len() >= RECORDS
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+impl Future for Chunk {
+    type Output = Vec<Ended>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Ended>> {
+        let chunk = &mut *self;
+        let at = Instant::now();
+        let mut index = 0;
+        while let Some(sent) = chunk.waiting.get_mut(index) {
+            match Pin::new(&mut sent.delivery).poll(context) {
+                Poll::Ready(result) => {
+                    let sent = chunk.waiting.swap_remove(index);
+                    let result = result.map(|_| ());
+                    chunk.ended.push(Ended { due: sent.due, at, bytes: sent.bytes, result });
+                }
+                Poll::Pending => index += 1,
+            }
+        }
+        if chunk.waiting.is_empty() {
+            return Poll::Ready(std::mem::take(&mut chunk.ended));
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,92 @@
+//! `quipu bench`: what a cluster on this machine, or another one, does in a second, and what that
+//! costs. How to read the figures is told in docs/benchmarks.md.
+//!
+//! - `stage`: the cluster that is measured, by default one that lives as long as the run;
+//! - `load`, `pace`, `chunk`, `payload`: producers, when they send, and what;
+//! - `meter`: what is counted; `sample`, `usage`, `scrape`: what it costs;
+//! - `append`, `read`, `failover`, `idle`, `disk`: what each bench does;
+//! - `figure`, `report`, `plot`: what is told.
+
+mod append;
+mod chunk;
+mod disk;
+mod failover;
+mod figure;
+mod idle;
+mod load;
+mod meter;
+mod pace;
+mod payload;
+mod plot;
+mod read;
+mod report;
+mod sample;
+mod scrape;
+mod stage;
+mod topic;
+mod usage;
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep_until;
+
+use self::meter::Window;
+use self::sample::{Cost, Sample};
+use self::stage::Stage;
+use crate::args::{BenchCommand, GlobalArgs};
+use crate::failure::Failure;
+
+/// Runs a bench. Whatever happens, the nodes it started are stopped and their data deleted.
+pub(crate) async fn run(global: &GlobalArgs, command: BenchCommand) -> anyhow::Result<()> {
+    let mut interrupts = Interrupts::listen()?;
+    tokio::select! {
+        ended = Box::pin(run_one(global, command)) => ended,
+        () = interrupts.next() => Err(Failure::Interrupted.into()),
+    }
+}
+
+async fn run_one(global: &GlobalArgs, command: BenchCommand) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::Append(args) => append::run(global, &args).await,
+        BenchCommand::Latency(args) => append::run_latency(global, &args).await,
+        BenchCommand::Read(args) => read::run(global, &args).await,
+        BenchCommand::Failover(args) => failover::run(global, &args).await,
+        BenchCommand::Idle(args) => idle::run(global, &args).await,
+        BenchCommand::Disk(args) => disk::run(global, &args).await,
+        BenchCommand::Groups => bail!("not supported: this version has no consumer groups yet"),
+        BenchCommand::Operate => {
+            bail!("not supported: this version measures no cluster that is changed meanwhile yet")
+        }
+    }
+}
+
+/// What the processes use within the window.
+async fn cost_within(stage: &Stage, window: Window) -> anyhow::Result<Cost> {
+    sleep_until(window.start).await;
+    let before = Sample::take(stage).await?;
+    sleep_until(window.end).await;
+    Ok(Sample::take(stage).await?.since(&before))
+}
+
+/// The signals that end a command from outside and still leave it time to clean up.
+struct Interrupts([tokio::signal::unix::Signal; 3]);
+
+impl Interrupts {
+    fn listen() -> anyhow::Result<Interrupts> {
+        let listen = |kind| signal(kind).context("can't listen for signals");
+        Ok(Interrupts([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
