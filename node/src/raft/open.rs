@@ -131,6 +131,9 @@ fn config(context: &GroupContext, entries_kept: u64) -> Result<Arc<openraft::Con
         enable_pre_vote: Some(true),
         // A restarted leader must ask: its applied state may be older than what it acknowledged.
         enable_leader_restore: Some(false),
+        // A follower whose disk came back old, or lost what it had acknowledged, is sent all of it
+        // again. Without this its leader panics, or never sends it anything any more.
+        allow_log_reversion: Some(true),
         ..openraft::Config::default()
     };
     config.validate().map(Arc::new).map_err(stopped)
