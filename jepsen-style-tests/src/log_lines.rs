@@ -1,6 +1,6 @@
 //! Takes the log lines of simulated nodes and clients into the trace, each with its host.
 //!
-//! Only our own crates at length: others print what differs from run to run (real instants,
+//! The text only of our own crates: others print what differs from run to run (real instants,
 //! addresses of memory). Lines at level `ERROR` are kept: they ask a person to act, and no fault of
 //! the simulation is one that a cluster can't mend by itself.
 
@@ -93,9 +93,19 @@ fn wanted(metadata: &Metadata<'_>) -> bool {
     if metadata.is_span() {
         return is_host_span(metadata);
     }
-    let krate = metadata.target().split("::").next().unwrap_or_default();
-    let least = if OURS.contains(&krate) { Level::DEBUG } else { Level::WARN };
+    let least = if is_ours(metadata) { Level::DEBUG } else { Level::WARN };
     *metadata.level() <= least
+}
+
+fn is_ours(metadata: &Metadata<'_>) -> bool {
+    let krate = metadata.target().split("::").next().unwrap_or_default();
+    OURS.contains(&krate)
+}
+
+/// openraft logs an error for each message to a replica that was closed on purpose, as when its
+/// topic is deleted.
+fn is_about_a_closed_replica(message: &str) -> bool {
+    message.contains("failed to send") && message.contains("RaftCore")
 }
 
 impl Subscriber for LogLines {
@@ -130,9 +140,17 @@ impl Subscriber for LogLines {
         event.record(&mut fields);
         let (level, target) = (metadata.level(), metadata.target());
         let Fields { message, others } = &fields;
+        let ours = is_ours(metadata);
         HOST.with_borrow(|host| {
-            let what = format_args!("{host} {level} {target}:{message}{others}");
-            self.trace.record("log", what);
+            if ours {
+                let what = format_args!("{host} {level} {target}:{message}{others}");
+                self.trace.record("log", what);
+            } else {
+                self.trace.record("log", format_args!("{host} {level} {target}"));
+                if is_about_a_closed_replica(message) {
+                    return;
+                }
+            }
             let line = || format!("{host} {target}:{message}{others}");
             self.notes.take(*level, message, line);
         });

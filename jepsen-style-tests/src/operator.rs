@@ -43,8 +43,8 @@ pub struct Operator {
     pub worker: Worker,
     /// Whose phases it sets.
     pub phase: watch::Sender<Phase>,
-    /// "host:port" of all nodes.
-    pub addresses: Vec<String>,
+    /// "host:port" of the nodes that form the cluster.
+    pub founders: Vec<String>,
     /// Groups that others commit for.
     pub groups: Vec<String>,
     /// Where it tells who leads.
@@ -84,14 +84,22 @@ impl Operator {
     }
 
     async fn form(&self, plan: &Plan) -> Result<Client, Violation> {
-        let first = self.addresses.first().cloned().unwrap_or_default();
+        let first = self.founders.first().cloned().unwrap_or_default();
         let client = demand("a connection to the cluster", FORMED_WITHIN, async || {
             Client::connect(self.worker.config.clone()).await
         });
         let client = client.await?;
         let admin = client.admin().at_address(first);
         demand("the cluster is formed", FORMED_WITHIN, async || {
-            admin.init_cluster(&self.addresses).await
+            admin.init_cluster(&self.founders).await
+        })
+        .await?;
+        demand("every node belongs to the cluster", FORMED_WITHIN, async || {
+            match client.admin().describe_cluster().await {
+                Ok(cluster) if cluster.nodes.len() == plan.nodes.len() => Ok(()),
+                Ok(cluster) => Err(format!("{} nodes", cluster.nodes.len())),
+                Err(error) => Err(error.to_string()),
+            }
         })
         .await?;
         let checkpoint_bytes = plan.topic.checkpoint_bytes.to_string();

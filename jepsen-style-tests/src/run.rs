@@ -128,7 +128,7 @@ impl Stage {
         let operator = Operator {
             worker: workers.hire(&self, plan, "operator"),
             phase: self.phase.clone(),
-            addresses: self.world.addresses(),
+            founders: self.world.founders(),
             groups,
             leaders: self.reach.leaders.clone(),
             others: attendance,

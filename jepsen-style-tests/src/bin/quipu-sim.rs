@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use jepsen_style_tests::cuts;
 use jepsen_style_tests::determinism::{Comparison, compare};
 use jepsen_style_tests::plan::{FaultChoice, Plan, Wishes};
 use jepsen_style_tests::report::{Report, read_plan, write_plan};
@@ -53,6 +54,8 @@ enum Task {
     CheckDeterminism(SeedArgs),
     /// Plant bugs in the nodes and see that each is caught; needs the build of `make zoo`
     Zoo(ZooArgs),
+    /// Cut the power of one node's storage at every write and every sync
+    Cuts(CutsArgs),
     /// Real processes on this machine: all arguments go to quipu-live
     #[command(disable_help_flag = true)]
     Live {
@@ -115,6 +118,22 @@ struct ShrinkArgs {
 }
 
 #[derive(Args)]
+struct CutsArgs {
+    /// Workload N has this seed + N
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many workloads
+    #[arg(long, default_value_t = 1)]
+    workloads: u64,
+    /// Operations of one workload
+    #[arg(long, default_value_t = 200)]
+    operations: usize,
+    /// Cuts of RocksDB's log at drawn bytes, for each workload; 0 leaves RocksDB out
+    #[arg(long, default_value_t = 40)]
+    rocks_cuts: usize,
+}
+
+#[derive(Args)]
 struct ZooArgs {
     /// Only this bug
     #[arg(long)]
@@ -138,6 +157,7 @@ fn main() -> ExitCode {
         Task::Shrink(args) => shrink_plan(&args),
         Task::CheckDeterminism(seeds) => check_determinism(&seeds),
         Task::Zoo(zoo) => visit_zoo(&zoo),
+        Task::Cuts(args) => cut(&args),
         Task::Live { arguments } => live(&arguments),
         Task::OneRun(one) => one_run(&one),
     };
@@ -231,6 +251,13 @@ fn shrink_plan(args: &ShrinkArgs) -> anyhow::Result<bool> {
     println!("after {tries} runs: {} faults in {} ms", smallest.faults.len(), smallest.until_ms);
     println!("REPRODUCE WITH: cargo sim replay {}", folder.display());
     Ok(true)
+}
+
+fn cut(args: &CutsArgs) -> anyhow::Result<bool> {
+    let CutsArgs { seed, workloads, operations, rocks_cuts } = *args;
+    let report = cuts::run(&cuts::Args { seed, workloads, operations, rocks_cuts })?;
+    println!("{report}");
+    Ok(report.is_clean())
 }
 
 fn live(arguments: &[std::ffi::OsString]) -> anyhow::Result<bool> {

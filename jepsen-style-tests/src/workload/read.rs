@@ -11,11 +11,15 @@ use crate::nemesis::LeaderBoard;
 
 /// Longest pause between two reads, in milliseconds.
 const PAUSE_MS_MAX: u64 = 100;
+/// A node that is down or cut off must not keep a reader from reading elsewhere.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Small, so that a read often ends before the log does.
 const READ_BYTES_MAX: u32 = 16 << 10;
 
 /// Reads at whichever node has a replica.
 pub async fn everywhere(mut worker: Worker, board: LeaderBoard) {
+    worker.config.request_timeout = PATIENCE;
+    worker.config.retry_timeout = PATIENCE;
     let Some(client) = worker.client().await else { return };
     let mut ends: BTreeMap<(u32, u64), u64> = BTreeMap::new();
     while worker.is_working() {

@@ -145,10 +145,18 @@ impl NodeHost {
     }
 }
 
+/// Nodes that form the cluster; those beyond join it.
+pub(super) const FOUNDERS: u64 = 5;
+
 fn config(label: u64, name: &str) -> NodeConfig {
     let listen = format!("0.0.0.0:{PORT}").parse().expect("an address");
     let advertise = format!("{name}:{PORT}").parse().expect("an address");
-    let config = NodeConfig { node_id: label, listen, advertise, ..NodeConfig::default() };
+    let address = |label: u64| format!("node-{label}:{PORT}").parse().expect("an address");
+    let join = match label {
+        ..=FOUNDERS => Vec::new(),
+        _ => (1..=FOUNDERS).map(address).collect(),
+    };
+    let config = NodeConfig { node_id: label, listen, advertise, join, ..NodeConfig::default() };
     config.check().expect("valid like that of a quipud");
     config
 }

@@ -108,6 +108,12 @@ impl World {
         }
     }
 
+    /// "host:port" of the nodes that form the cluster. Others join it.
+    pub fn founders(&self) -> Vec<String> {
+        let founders = self.nodes.iter().filter(|host| host.label() <= hosts::FOUNDERS);
+        founders.map(NodeHost::address).collect()
+    }
+
     /// "host:port" of all nodes.
     pub fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(NodeHost::address).collect()
