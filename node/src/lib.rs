@@ -28,7 +28,7 @@ mod tables;
 mod zoo;
 
 pub use node::{Node, StartError};
-pub use raft::rig;
+pub use raft::{probe, rig};
 
 #[cfg(test)]
 mod cluster_tests;

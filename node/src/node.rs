@@ -125,6 +125,12 @@ impl Node {
         &self.formation
     }
 
+    /// What each replica that is open here says of itself. For simulations, which hold it against
+    /// what the disks hold.
+    pub fn probe(&self) -> Vec<crate::probe::LiveReplica> {
+        self.formation.member().map(|member| member.probe()).unwrap_or_default()
+    }
+
     fn announce_readiness(&self) {
         let mut member = self.formation.watch();
         let readiness = self.readiness.clone();

@@ -73,19 +73,29 @@ impl Comparison {
     /// # Errors
     /// The first history on which they disagree.
     pub fn run(self) -> Result<Tally, Box<Disagreement>> {
+        self.run_without(None)
+    }
+
+    /// Compares as if one check were missing, by its number: what only it finds is found out.
+    fn run_without(self, missing: Option<usize>) -> Result<Tally, Box<Disagreement>> {
         let mut tally = Tally { seed: self.seed, ..Tally::default() };
         let mut seeds = Rng::with_seed(self.seed);
         for _ in 0..self.histories {
-            compare_one(seeds.u64(..), &mut tally)?;
+            compare_one(seeds.u64(..), missing, &mut tally)?;
         }
         Ok(tally)
     }
 }
 
 /// Compares on one history.
-fn compare_one(seed: u64, tally: &mut Tally) -> Result<(), Box<Disagreement>> {
+fn compare_one(
+    seed: u64,
+    missing: Option<usize>,
+    tally: &mut Tally,
+) -> Result<(), Box<Disagreement>> {
     let (history, is_valid) = history_of(seed);
-    let found = judge(&history);
+    let mut found = judge(&history);
+    found.retain(|(check, _)| Some(*check) != missing);
     let disagree = |what: String, history: &History| {
         Err(Box::new(Disagreement { seed, what, history: history.clone() }))
     };
@@ -172,11 +182,37 @@ impl fmt::Display for Disagreement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkers::{
+        PartitionCheck, appends_follow_real_time, batches_are_atomic, conditions_hold,
+        ends_are_not_from_the_future, linearizable_reads, offsets_are_dense, one_value_per_offset,
+        reads_return_what_was_sent,
+    };
 
     #[test]
     fn the_fast_checkers_and_the_search_give_one_verdict() {
         let comparison = Comparison { seed: 1, histories: 2_000 };
         let tally = comparison.run().unwrap_or_else(|found| panic!("{found}"));
         assert!(tally.kept > 200 && tally.broken > 200, "{tally}");
+    }
+
+    #[test]
+    fn a_missing_check_is_found_out() {
+        let log_checks: [PartitionCheck; 8] = [
+            one_value_per_offset::check,
+            offsets_are_dense::check,
+            appends_follow_real_time::check,
+            batches_are_atomic::check,
+            conditions_hold::check,
+            linearizable_reads::check,
+            reads_return_what_was_sent::check,
+            ends_are_not_from_the_future::check,
+        ];
+        for check in log_checks {
+            let is_it = |other: &PartitionCheck| std::ptr::fn_addr_eq(*other, check);
+            let number = PARTITION_CHECKS.iter().position(is_it);
+            let comparison = Comparison { seed: 1, histories: 50_000 };
+            let found = comparison.run_without(number);
+            assert!(number.is_some() && found.is_err(), "check {number:?} is not needed");
+        }
     }
 }

@@ -21,12 +21,14 @@ mod probe;
 #[cfg(test)]
 mod tests;
 mod violation;
+mod watch;
 
 use std::collections::BTreeMap;
 
 pub use ladder::Ladder;
 pub use probe::{LiveReplica, LogId, RaftProbe, RaftRole, Rung, Vote, Voters};
 pub use violation::RaftViolation;
+pub use watch::{NodeLook, RaftWatch};
 
 use ledger::Ledger;
 
@@ -52,7 +54,9 @@ struct Replica {
     node: u64,
     log: BTreeMap<u64, Rung>,
     log_start: u64,
+    log_end: u64,
     vote: Option<Vote>,
+    vote_damaged: bool,
     live: Option<LiveReplica>,
 }
 
@@ -88,12 +92,15 @@ impl Group {
         let replica = self.replicas.entry(probe.replica).or_default();
         replica.node = probe.node;
         let (before, now) = (replica.vote, probe.vote);
-        if let Some(before) = before
+        if !probe.vote_damaged
+            && let Some(before) = before
             && now.is_none_or(|now| !now.may_follow(before))
         {
             return Err(RaftViolation::VoteFell { group, replica: probe.replica, before, now });
         }
-        replica.vote = now;
+        replica.vote_damaged = probe.vote_damaged;
+        replica.vote = if probe.vote_damaged { before } else { now };
+        replica.log_end = probe.log_end;
         replica.log_start = probe.log_start;
         drop(replica.log.split_off(&probe.ladder_start));
         replica.log = replica.log.split_off(&probe.log_start);
@@ -152,18 +159,19 @@ impl Group {
         };
         let leader = probe.replica;
         let mine = Vote { term: live.term, replica: leader, committed: false };
-        let elects = |voter: u64| match self.replicas.get(&voter).map(|replica| replica.vote) {
+        let elects = |voter: u64| match self.replicas.get(&voter) {
             // It is not there to be asked.
             None => true,
-            Some(None) => false,
-            Some(Some(vote)) => vote.term > mine.term || vote.is_for(mine),
+            Some(replica) if replica.vote_damaged => true,
+            Some(replica) => {
+                replica.vote.is_some_and(|vote| vote.term > mine.term || vote.is_for(mine))
+            }
         };
         if !live.voters.has_majority(None, elects) {
             let term = live.term;
             return Err(RaftViolation::ElectedWithoutMajority { group, leader, term });
         }
-        let last = live.last;
-        self.ledger.is_complete(group, leader, live.term, last)?;
+        self.ledger.is_complete(group, leader, live.term, live.last_index)?;
         let Some(committed) = live.committed else { return Ok(()) };
         if committed.index < self.seen_durable_end {
             return Ok(());
@@ -171,9 +179,11 @@ impl Group {
         let holds = |voter: u64| match self.replicas.get(&voter) {
             None => true,
             Some(replica) if committed.index < replica.log_start => true,
-            Some(replica) => {
-                replica.log.get(&committed.index).is_some_and(|rung| rung.id == committed)
-            }
+            Some(replica) => match replica.log.get(&committed.index) {
+                Some(rung) => rung.id == committed,
+                // It is there and can't be read.
+                None => committed.index < replica.log_end,
+            },
         };
         if !live.voters.has_majority(Some(committed.index), holds) {
             let voters = live.voters.all();

@@ -4,9 +4,15 @@ use std::sync::Arc;
 
 use super::Member;
 use crate::limits;
+use crate::raft::probe;
 use crate::storage::LogWriterStats;
 
 impl Member {
+    /// What each replica that is open here says of itself.
+    pub(crate) fn probe(&self) -> Vec<probe::LiveReplica> {
+        self.registry.all().iter().map(|replica| probe::look(replica.raft())).collect()
+    }
+
     pub(super) async fn keep_up(self: Arc<Self>) {
         let mut writer = self.ground.writer.stats();
         loop {

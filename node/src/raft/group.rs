@@ -472,7 +472,7 @@ async fn changed_in_time<T, E: std::fmt::Display>(
     }
 }
 
-fn role_of(metrics: &openraft::RaftMetrics<Types>) -> Role {
+pub(super) fn role_of(metrics: &openraft::RaftMetrics<Types>) -> Role {
     match (&metrics.running_state, metrics.state) {
         (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
         (_, ServerState::Leader) => Role::Leader,

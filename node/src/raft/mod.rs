@@ -11,6 +11,7 @@ mod log_store;
 mod machine;
 mod network;
 mod open;
+pub mod probe;
 pub mod rig;
 mod runtime;
 mod serve;

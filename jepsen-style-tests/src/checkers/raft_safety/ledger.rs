@@ -113,9 +113,9 @@ impl Ledger {
         group: u32,
         leader: u64,
         term: u64,
-        last: Option<LogId>,
+        last_index: Option<u64>,
     ) -> Result<(), RaftViolation> {
-        let end = last.map_or(0, |last| last.index + 1);
+        let end = last_index.map_or(0, |last| last + 1);
         let earlier = self.committed.range(end..).find(|(_, it)| it.told_in_term < term);
         match earlier {
             Some((_, known)) => {

@@ -13,6 +13,8 @@ pub struct RaftProbe {
     pub live: Option<LiveReplica>,
     /// Of the disk, as a power cut would leave it: the vote.
     pub vote: Option<Vote>,
+    /// Of the disk: the vote is there and can't be read, so nothing is known of it.
+    pub vote_damaged: bool,
     /// Of the disk: the first index that is not purged. What is purged was committed.
     pub log_start: u64,
     /// Of the disk: where `ladder` begins. The entries before it are the same as in the probe
@@ -20,6 +22,9 @@ pub struct RaftProbe {
     pub ladder_start: u64,
     /// Of the disk: entries in order, without gaps. [`super::Ladder`] finds the new ones.
     pub ladder: Vec<Rung>,
+    /// Of the disk: the index after the last entry. Entries between the end of the ladder and here
+    /// can't be read, so nothing is known of them.
+    pub log_end: u64,
 }
 
 /// What a running replica says of itself.
@@ -31,8 +36,8 @@ pub struct LiveReplica {
     pub role: RaftRole,
     /// Its term.
     pub term: u64,
-    /// The last entry of its log, on disk or not.
-    pub last: Option<LogId>,
+    /// Index of the last entry of its log, on disk or not.
+    pub last_index: Option<u64>,
     /// The last entry that it knows to be committed.
     pub committed: Option<LogId>,
     /// The configuration in force.

@@ -30,7 +30,7 @@ impl Told {
                 run: 1,
                 role: if replica == 1 { RaftRole::Leader } else { RaftRole::Other },
                 term: 1,
-                last: Some(id(1, 1)),
+                last_index: Some(1),
                 committed: Some(id(1, 1)),
                 voters: voters.clone(),
             }),
@@ -38,6 +38,8 @@ impl Told {
             log_start: 0,
             ladder_start: 0,
             ladder: ladder.clone(),
+            log_end: 2,
+            vote_damaged: false,
         };
         let mut told = Self { safety: RaftSafety::default(), probes: (1..=3).map(probe).collect() };
         assert_eq!(told.look(), Ok(()));
@@ -58,7 +60,8 @@ impl Told {
         probe.ladder.retain(|rung| rung.id.index < id.index);
         probe.ladder_start = probe.ladder_start.min(id.index);
         probe.ladder.push(Rung { id, hash });
-        self.live(replica).last = Some(id);
+        probe.log_end = id.index + 1;
+        self.live(replica).last_index = Some(id.index);
     }
 
     /// A replica is elected, with votes of these.
@@ -199,7 +202,7 @@ fn the_disk_of_the_leader_counts_like_any_other() {
     for replica in [2, 3] {
         told.write(replica, id(1, 2), 12);
     }
-    told.live(1).last = Some(id(1, 2));
+    told.live(1).last_index = Some(2);
     told.live(1).committed = Some(id(1, 2));
     assert_eq!(told.look(), Ok(()));
 }
@@ -274,5 +277,17 @@ fn a_purged_entry_was_committed_and_is_not_looked_for() {
     assert_eq!(told.look(), Ok(()));
     told.probe(2).log_start = 3;
     told.live(1).committed = Some(id(1, 2));
+    assert_eq!(told.look(), Ok(()));
+}
+
+#[test]
+fn what_is_on_a_disk_and_can_not_be_read_raises_no_alarm() {
+    let mut told = Told::new();
+    told.write(1, id(1, 2), 12);
+    told.write(2, id(1, 2), 12);
+    told.probe(2).ladder.clear();
+    told.live(1).committed = Some(id(1, 2));
+    told.probe(3).vote = None;
+    told.probe(3).vote_damaged = true;
     assert_eq!(told.look(), Ok(()));
 }

@@ -15,6 +15,7 @@
 //! one for each host and hands it to the next start.
 
 mod disk;
+mod durable;
 mod harm;
 mod image;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::disk::Disk;
+pub use self::durable::DurableView;
 pub use self::harm::{Damage, Effects, FaultKind, MemoryFault};
 use self::image::Image;
 use super::{Durability, Engine, KeyRange, KeyValue, ScanLimit, Space, StorageError, WriteBatch};
