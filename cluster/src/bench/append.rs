@@ -62,11 +62,12 @@ async fn run_once(
         clients.push(stage.client().await?);
     }
     let topic = BenchTopic::open(&clients[0], &args.topic).await?;
-    topic.wait_led(&clients[0]).await?;
+    let described = topic.wait_led(&clients[0]).await?;
     let window = window(args.time);
     let meter = Arc::new(Mutex::new(Meter::new(window)));
     let load = Load {
         topic: topic.name.clone(),
+        partitions: u32::try_from(described.partitions.len())?,
         payload: payload.clone(),
         config: config.clone(),
         amount: args.rate.map_or(Amount::AsFast, Amount::Rate),

@@ -2,8 +2,10 @@
 //!
 //! Waiting for each of a million records a second by a future of its own costs a good part of what
 //! the producer costs. A chunk is one future: it is woken once for a batch, and then looks at each
-//! record it still waits for, in whatever order they end.
+//! record it still waits for. Those of one partition end in their order, so that the first one that
+//! waits speaks for all behind it; those of several end in whatever order they do.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -35,15 +37,27 @@ pub(super) struct Ended {
 }
 
 /// Resolves when all its records have ended.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Chunk {
-    waiting: Vec<Sent>,
+    /// All records are of one partition and one producer.
+    is_ordered: bool,
+    waiting: VecDeque<Sent>,
     ended: Vec<Ended>,
 }
 
 impl Chunk {
+    pub(super) fn new(is_ordered: bool) -> Chunk {
+        let waiting = VecDeque::with_capacity(RECORDS);
+        Chunk { is_ordered, waiting, ended: Vec::new() }
+    }
+
+    /// Takes what was pushed, and leaves an empty chunk of the same kind.
+    pub(super) fn take(&mut self) -> Chunk {
+        std::mem::replace(self, Chunk::new(self.is_ordered))
+    }
+
     pub(super) fn push(&mut self, sent: Sent) {
-        self.waiting.push(sent);
+        self.waiting.push_back(sent);
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -61,15 +75,19 @@ impl Future for Chunk {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Ended>> {
         let chunk = &mut *self;
         let at = Instant::now();
-        let mut index = 0;
-        while let Some(sent) = chunk.waiting.get_mut(index) {
+        // Each that is left goes to the end, so that a full turn keeps the order.
+        for _ in 0..chunk.waiting.len() {
+            let Some(mut sent) = chunk.waiting.pop_front() else { break };
             match Pin::new(&mut sent.delivery).poll(context) {
                 Poll::Ready(result) => {
-                    let sent = chunk.waiting.swap_remove(index);
                     let result = result.map(|_| ());
                     chunk.ended.push(Ended { due: sent.due, at, bytes: sent.bytes, result });
                 }
-                Poll::Pending => index += 1,
+                Poll::Pending if chunk.is_ordered => {
+                    chunk.waiting.push_front(sent);
+                    break;
+                }
+                Poll::Pending => chunk.waiting.push_back(sent),
             }
         }
         if chunk.waiting.is_empty() {

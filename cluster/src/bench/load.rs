@@ -47,6 +47,8 @@ pub(super) enum Amount {
 #[derive(Debug, Clone)]
 pub(super) struct Load {
     pub(super) topic: String,
+    /// Of the topic.
+    pub(super) partitions: u32,
     pub(super) payload: Payload,
     pub(super) config: ProducerConfig,
     pub(super) amount: Amount,
@@ -148,7 +150,7 @@ impl Work {
         meter: Arc<Mutex<Meter>>,
     ) -> anyhow::Result<()> {
         let timer = Timer::new()?;
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk::new(self.load.partitions == 1);
         for number in 0..self.numbers_end {
             let now = Instant::now();
             let due = self.schedule.map_or(now, |schedule| schedule.due(number));
@@ -207,7 +209,7 @@ async fn hand_over(chunk: &mut Chunk, queue: &mpsc::Sender<Chunk>) -> anyhow::Re
     if chunk.is_empty() {
         return Ok(());
     }
-    queue.send(std::mem::take(chunk)).await.ok().context("nobody counts any more")
+    queue.send(chunk.take()).await.ok().context("nobody counts any more")
 }
 
 /// The producer's configuration that the flags ask for.

@@ -135,6 +135,7 @@ impl Reading<'_> {
         }
         let load = Load {
             topic: self.topic.name.clone(),
+            partitions: self.client.partition_count(&self.topic.name).await?,
             payload: self.payload.clone(),
             config,
             amount: Amount::Records(records),
@@ -202,6 +203,7 @@ impl Reading<'_> {
         }
         let load = Load {
             topic: self.topic.name.clone(),
+            partitions: self.client.partition_count(&self.topic.name).await?,
             payload: self.payload.clone(),
             config: ProducerConfig::default(),
             amount: Amount::Rate(self.args.rate),
