@@ -35,6 +35,8 @@ zoo: export CARGO_TARGET_DIR := target-zoo
 zoo: deps ## plant bugs in nodes and see that the simulator catches each
 	cargo run --locked --package jepsen-style-tests --bin quipu-sim -- zoo \
 	  $(or $(ARGS),--runs 40 --until 10s)
+	cargo build --locked --package node --package cluster --bins
+	! QUIPU_ZOO=ack-before-quorum target-zoo/debug/quipu demo --quipud target-zoo/debug/quipud
 
 # Each bench starts its own nodes and takes them away. What the figures mean: docs/benchmarks.md.
 QUIPU_BENCH = $(TARGET_DIR)/release/quipu bench

@@ -27,8 +27,15 @@ pub enum TelemetryError {
 }
 
 /// Reads a level, in the syntax of `EnvFilter`. Unlike there, nothing is skipped in silence.
+///
+/// openraft tells sixty lines of each election of each group at level info; of it only warnings
+/// are kept, unless the text names it.
 pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(level)
+    if level.contains("openraft") || matches!(level.trim(), "off" | "error") {
+        EnvFilter::builder().parse(level)
+    } else {
+        EnvFilter::builder().parse(format!("openraft=warn,{level}"))
+    }
 }
 
 /// Sends all events of this process to standard error.
@@ -76,5 +83,13 @@ mod tests {
     fn a_filter_with_one_bad_part_is_refused_whole() {
         assert!(filter("info,node=debug").is_ok());
         assert!(filter("info,node=loud").is_err());
+    }
+
+    #[test]
+    fn openraft_is_quiet_unless_it_is_named() {
+        let filter = |level| filter(level).expect("well-formed").to_string();
+        assert_eq!(filter("debug"), "openraft=warn,debug");
+        assert_eq!(filter("info,openraft=debug"), "openraft=debug,info");
+        assert_eq!(filter("off"), "off");
     }
 }

@@ -17,6 +17,7 @@ use openraft::raft::{ReadPolicy, TransferLeaderError, TransferLeaderRequest};
 use openraft::{Instant as _, ServerState};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::log_store::{GroupLog, LogStore};
 use super::machine::Machine;
@@ -166,7 +167,10 @@ impl RaftGroup {
         let GroupParts { group, replica, config, log, machine, network, .. } = parts;
         let (applied_end, quorum_fresh) = (parts.applied_end, parts.quorum_fresh);
         let store = LogStore(log.clone());
-        let raft = Raft::new(replica.0, config, network, store, machine).await.map_err(stopped)?;
+        // Of its own, since the group outlives the call that made it.
+        let span = tracing::info_span!(parent: None, "raft", %group, %replica);
+        let raft = Raft::new(replica.0, config, network, store, machine).instrument(span).await;
+        let raft = raft.map_err(stopped)?;
         Ok(Self { group, replica, raft, log, applied_end, quorum_fresh })
     }
 
