@@ -113,6 +113,7 @@ impl Groups {
             offsets: offsets.into_iter().map(Into::into).collect(),
             reset,
             timeout_ms: self.client.shared.request_timeout_ms(),
+            ..v1::CommitOffsetsRequest::default()
         };
         let committed = self
             .call(group, !reset, |mut groups| {

@@ -2,6 +2,7 @@
 //! day on. Clients and faults are the business of `jepsen-style-tests`.
 
 mod damage;
+mod groups;
 mod moves;
 
 use std::path::{Path, PathBuf};

@@ -249,6 +249,23 @@ pub const COORDINATORS: u32 = 4;
 pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
 /// Producer ids that a node takes from the metadata at once.
 pub const PRODUCER_IDS_TAKEN: u32 = 1_000;
+/// How often a coordinator's leader looks for sessions that have ended and for new topics.
+pub const GROUPS_LOOK: Duration = Duration::from_millis(250);
+/// A majority's word that this node leads a coordinator is asked for again after this long, before
+/// heartbeats are answered from memory.
+pub const GROUPS_LEAD_CONFIRMED: Duration = Duration::from_millis(1_000);
+/// Longest time that a heartbeat of a group's member waits for news, and how often it looks
+/// whether this node still leads. Below what proxies call a dead connection.
+pub const GROUP_HEARTBEAT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// See above.
+pub const GROUP_HEARTBEAT_LOOK: Duration = Duration::from_millis(500);
+/// Pause between heartbeats that do not wait, at most; a third of the session time-out if less.
+pub const GROUP_HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(3);
+/// Session time-out of a member that names none: 10 s, for a crash to be noticed before a person
+/// wonders.
+pub const GROUP_SESSION_DEFAULT_MS: u32 = 10_000;
+/// Rebalance time-out of a member that names none: 5 min, as in Kafka.
+pub const GROUP_REBALANCE_DEFAULT_MS: u32 = 5 * 60 * 1_000;
 /// Between two looks at the disk.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks at what retention lets go of.

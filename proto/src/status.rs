@@ -45,14 +45,19 @@ fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::BatchTooLarge
         | ErrorCode::BatchCorrupt
         | ErrorCode::BatchUnsupported => Code::InvalidArgument,
-        ErrorCode::UnknownTopic | ErrorCode::UnknownPartition | ErrorCode::UnknownGroup => {
-            Code::NotFound
-        }
+        ErrorCode::UnknownTopic
+        | ErrorCode::UnknownPartition
+        | ErrorCode::UnknownGroup
+        | ErrorCode::UnknownMember => Code::NotFound,
         ErrorCode::TopicExists | ErrorCode::AlreadyInitialized => Code::AlreadyExists,
         ErrorCode::OffsetOutOfRange => Code::OutOfRange,
         ErrorCode::NotSupported => Code::Unimplemented,
         ErrorCode::EndOffsetConflict | ErrorCode::OffsetRegression => Code::Aborted,
-        ErrorCode::ProducerFenced
+        ErrorCode::GroupMemberFenced
+        | ErrorCode::GroupInstanceFenced
+        | ErrorCode::GroupNotEmpty
+        | ErrorCode::PartitionNotOwned
+        | ErrorCode::ProducerFenced
         | ErrorCode::SequenceOutOfOrder
         | ErrorCode::UnknownProducer
         | ErrorCode::NotInitialized
@@ -62,7 +67,9 @@ fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::StaleReplica
         | ErrorCode::LeadershipLost
         | ErrorCode::Stopping => Code::Unavailable,
-        ErrorCode::Overloaded | ErrorCode::DiskFull => Code::ResourceExhausted,
+        ErrorCode::Overloaded | ErrorCode::DiskFull | ErrorCode::GroupFull => {
+            Code::ResourceExhausted
+        }
         ErrorCode::TimedOut => Code::DeadlineExceeded,
         ErrorCode::CorruptEntry => Code::DataLoss,
         ErrorCode::Internal | ErrorCode::Unspecified => Code::Internal,

@@ -14,6 +14,7 @@ use quipu_batch::{BATCH_BYTES_MAX, BatchHeader};
 use quipu_proto::v1;
 use quipu_proto::v1::ErrorCode;
 
+use super::group_members;
 use super::status::Refusal;
 use crate::limits;
 use crate::metrics;
@@ -199,9 +200,10 @@ pub(super) fn commit(
         )));
     }
     let group = group_name(&request.group)?;
+    let committer = group_members::committer(&request.member_id, request.generation)?;
     let offsets = request.offsets.into_iter().map(offset_commit).collect::<Result<_, _>>()?;
     let time = EntryTime::from_ms(now_ms);
-    let commit = CommitOffsets { group, offsets, committer: None, reset: request.reset, time };
+    let commit = CommitOffsets { group, offsets, committer, reset: request.reset, time };
     commit.check().map_err(|error| Refusal::invalid(format!("offsets: {error}")))?;
     Ok((commit, within(request.timeout_ms, limits::CALL_WITHIN)))
 }

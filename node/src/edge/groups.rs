@@ -1,5 +1,5 @@
-//! What groups have consumed. Each group is kept by one coordinator; this node answers where it
-//! has a replica of it, and names its leader otherwise.
+//! Consumer groups: what they have consumed, and who is in them. Each group is kept by one
+//! coordinator; this node answers where it has a replica of it, and names its leader otherwise.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use node_core::groups::{GroupOffset, GroupOutcome, GroupTable};
 use node_core::ids::{GroupId, GroupName, TopicName};
+use prost::Message as _;
 use quipu_proto::v1;
 use quipu_proto::v1::groups_server::Groups;
 use quipu_proto::{MESSAGE_BYTES_MAX, v1::ErrorCode};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::convert::PartitionName;
+use super::group_members::{self, heartbeat, of_outcome};
 use super::status::{Refusal, answer};
 use super::{Door, convert, route};
 use crate::limits;
@@ -25,6 +27,13 @@ pub(super) struct GroupsService(pub(super) Arc<Door>);
 
 #[tonic::async_trait]
 impl Groups for GroupsService {
+    async fn group_heartbeat(
+        &self,
+        request: Request<v1::GroupHeartbeatRequest>,
+    ) -> Result<Response<v1::GroupHeartbeatResponse>, Status> {
+        answer(self.0.unless_stopped(heartbeat(&self.0, request.into_inner())).await)
+    }
+
     async fn commit_offsets(
         &self,
         request: Request<v1::CommitOffsetsRequest>,
@@ -78,18 +87,7 @@ async fn commit(
             member.metrics().group_offset_commits.inc();
             Ok(v1::CommitOffsetsResponse {})
         }
-        GroupOutcome::Regression { topic, partition, committed } => {
-            let message = format!(
-                "group {group} has committed offset {committed} of {topic}/{partition}; to go \
-                 back on purpose reset it (`quipu group seek`)"
-            );
-            Err(Refusal::regression(message, committed))
-        }
-        GroupOutcome::TableFull { limit_bytes } => Err(Refusal::overloaded(format!(
-            "the coordinator's table of group offsets is full ({limit_bytes} bytes); delete \
-             groups that are not used any more"
-        ))),
-        other => Err(impossible(&other)),
+        other => Err(of_outcome(&group, &other)),
     }
 }
 
@@ -103,8 +101,7 @@ async fn delete(
     let outcome = member.delete_group(group.clone(), deadline).boxed().await;
     match outcome.map_err(|failure| refused(&member, &group, failure, deadline))? {
         GroupOutcome::Deleted => Ok(v1::DeleteGroupResponse {}),
-        GroupOutcome::UnknownGroup => Err(Refusal::unknown_group(group.as_str())),
-        other => Err(impossible(&other)),
+        other => Err(of_outcome(&group, &other)),
     }
 }
 
@@ -124,17 +121,24 @@ async fn describe(
 ) -> Result<v1::DescribeGroupResponse, Refusal> {
     let member = door.member()?;
     let group = convert::group_name(&request.group)?;
-    let offsets = look(&member, &group, |table| offsets_of(table, &group, &[])).await?;
+    let (offsets, roster) = look(&member, &group, |table| {
+        (offsets_of(table, &group, &[]), table.roster(&group).cloned())
+    })
+    .await?;
     let offsets = offsets.ok_or_else(|| Refusal::unknown_group(group.as_str()))?;
     let coordinator = coordinator_of(&member, &group)?;
     let leader = member.leader_of(coordinator);
     let leader = leader.and_then(|(place, _)| member.label_of(place.node));
-    Ok(v1::DescribeGroupResponse {
+    let mut description = v1::DescribeGroupResponse {
         group: group.to_string(),
         coordinator: coordinator.0,
         leader_node: leader.map_or(0, |label| label.0),
         offsets: fits(offsets)?,
-    })
+        ..v1::DescribeGroupResponse::default()
+    };
+    group_members::describe(roster.as_ref(), &mut description);
+    check_size(description.encoded_len())?;
+    Ok(description)
 }
 
 async fn list(
@@ -274,7 +278,7 @@ fn check_size(bytes: usize) -> Result<(), Refusal> {
     Err(Refusal::new(ErrorCode::NotSupported, message))
 }
 
-fn refused(
+pub(super) fn refused(
     member: &Member,
     group: &GroupName,
     failure: CoordinatorFailure,
@@ -304,8 +308,4 @@ fn refused_by(
             Refusal::of_proposal(failure, &what, Instant::now() < deadline)
         }
     }
-}
-
-fn impossible(outcome: &GroupOutcome) -> Refusal {
-    Refusal::internal(&format!("the coordinator answered {outcome:?}"))
 }

@@ -6,7 +6,8 @@
 //! - here: the door through which all calls come, and what is served with which limits;
 //! - `admission`: how many calls there may be; `serving`: the health service;
 //! - `log`, `append_stream`, `read`: appending and reading; `route`: which replica is asked;
-//! - `groups`, `admin`: group offsets; topics, cluster, replicas;
+//! - `groups`, `group_members`: group offsets; heartbeats and assignments;
+//! - `admin`: topics, cluster, replicas;
 //! - `convert`: generated types to ours and back; `status`: failures to public errors.
 //!
 //! Every call ends by a deadline: its own, or [`limits::CALL_WITHIN`]. Streams end when the client
@@ -16,6 +17,7 @@ mod admin;
 mod admission;
 mod append_stream;
 mod convert;
+mod group_members;
 mod groups;
 mod log;
 mod read;

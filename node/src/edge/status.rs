@@ -58,6 +58,12 @@ fn rule(code: ErrorCode) -> Rule {
         | ErrorCode::UnknownGroup
         | ErrorCode::OffsetRegression
         | ErrorCode::NotSupported
+        | ErrorCode::UnknownMember
+        | ErrorCode::GroupMemberFenced
+        | ErrorCode::GroupInstanceFenced
+        | ErrorCode::GroupNotEmpty
+        | ErrorCode::GroupFull
+        | ErrorCode::PartitionNotOwned
         | ErrorCode::EndOffsetConflict
         | ErrorCode::ProducerFenced
         | ErrorCode::SequenceOutOfOrder
@@ -212,6 +218,12 @@ impl Refusal {
     pub(super) fn regression(message: String, committed: u64) -> Self {
         Self::new(ErrorCode::OffsetRegression, message)
             .with(|error| error.committed_offset = Some(committed))
+    }
+
+    /// A member id that is not in its group since the generation that was sent.
+    pub(super) fn member_fenced(message: String, generation: i64) -> Self {
+        Self::new(ErrorCode::GroupMemberFenced, message)
+            .with(|error| error.generation = Some(generation))
     }
 
     /// Something that should not be possible; told to the log too.

@@ -1,4 +1,7 @@
-//! Group offsets: commands and linearizable reads of the coordinator groups.
+//! Consumer groups: commands and linearizable reads of the coordinator groups. Members' sessions
+//! are in `sessions`.
+
+mod sessions;
 
 use std::collections::BTreeSet;
 
@@ -7,6 +10,7 @@ use node_core::ids::{GroupId, GroupName, TopicName};
 use node_core::metadata::MetadataState;
 use tokio::time::Instant;
 
+pub(crate) use self::sessions::{GroupSessions, Standing};
 use super::{Member, Replica};
 use crate::limits;
 use crate::raft::{Applied, RaftFailure};

@@ -3,7 +3,7 @@
 //! - `hosted`: what the disk remembers of each group it has a replica of.
 //! - `registry`: the replicas that are open.
 //! - `metadata`: asking and changing the cluster's metadata from any node.
-//! - `coordinators`: group offsets, on the coordinator groups.
+//! - `coordinators`: consumer groups, on the coordinator groups.
 //! - `reconcile`: makes what is hosted, and the groups' members, what the metadata says.
 //! - `upkeep`: retention, the disk's watermark, figures.
 
@@ -22,7 +22,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use coordinators::CoordinatorFailure;
+pub(crate) use coordinators::{CoordinatorFailure, GroupSessions, Standing};
 pub(crate) use hosted::{Hosted, HostedKind};
 pub(crate) use metadata::node_spec;
 pub(crate) use registry::{OpenFailure, Registry, Replica};
@@ -65,6 +65,7 @@ pub(crate) struct Member {
     /// Producer ids taken from the metadata and not given out yet.
     producer_ids: AsyncMutex<std::ops::Range<u64>>,
     reconcile_now: Notify,
+    sessions: GroupSessions,
 }
 
 /// Why a partition can't be reached on this node.
@@ -109,6 +110,7 @@ impl Member {
             metadata,
             producer_ids: AsyncMutex::new(0..0),
             reconcile_now: Notify::new(),
+            sessions: GroupSessions::new(),
         });
         member.open_hosted().await?;
         member.spawn_tasks();
@@ -170,6 +172,7 @@ impl Member {
         self.spawn(self.clone().reconcile_always());
         self.spawn(self.clone().keep_up());
         self.spawn(self.clone().retain_always());
+        self.spawn(self.clone().tend_groups());
     }
 
     /// Runs a task until the node stops.

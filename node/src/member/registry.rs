@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use node_core::groups::GroupTable;
-use node_core::ids::{ClusterId, GroupId};
+use node_core::ids::{ClusterId, Generation, GroupId};
 use node_core::metadata::MetadataState;
 use quipu_proto::peer::v1 as pb;
 use tokio::sync::{oneshot, watch};
@@ -51,7 +51,7 @@ pub(crate) struct Replica {
 
 enum ReplicaRole {
     Partition(Arc<Partition>),
-    Groups(Arc<Shared<GroupTable>>),
+    Groups(Arc<Shared<GroupTable>>, watch::Receiver<Generation>),
     Metadata,
 }
 
@@ -71,13 +71,21 @@ impl Replica {
     pub(crate) fn partition(&self) -> Option<&Arc<Partition>> {
         match &self.role {
             ReplicaRole::Partition(partition) => Some(partition),
-            ReplicaRole::Groups(_) | ReplicaRole::Metadata => None,
+            ReplicaRole::Groups(..) | ReplicaRole::Metadata => None,
         }
     }
 
     pub(crate) fn groups(&self) -> Option<&Arc<Shared<GroupTable>>> {
         match &self.role {
-            ReplicaRole::Groups(table) => Some(table),
+            ReplicaRole::Groups(table, _) => Some(table),
+            ReplicaRole::Partition(_) | ReplicaRole::Metadata => None,
+        }
+    }
+
+    /// The last generation of any group in a coordinator's table, as it changes.
+    pub(crate) fn group_changes(&self) -> Option<watch::Receiver<Generation>> {
+        match &self.role {
+            ReplicaRole::Groups(_, changes) => Some(changes.clone()),
             ReplicaRole::Partition(_) | ReplicaRole::Metadata => None,
         }
     }
@@ -175,13 +183,21 @@ impl Registry {
     async fn open_groups(&self, hosted: Hosted) -> Result<Replica, OpenFailure> {
         let group = hosted.group;
         let log = open_log(&self.groups, group, true).await?;
-        let (machine, shared) =
-            TableMachine::<GroupTable>::open(group, self.groups.engine.clone(), Box::new(|_| {}))?;
+        let (publish, changes) = watch::channel(Generation::default());
+        let published = move |table: &GroupTable| {
+            let last = table.generation_last();
+            publish.send_if_modified(|known| std::mem::replace(known, last) != last);
+        };
+        let (machine, shared) = TableMachine::<GroupTable>::open(
+            group,
+            self.groups.engine.clone(),
+            Box::new(published),
+        )?;
         let id = (group, hosted.replica);
         let raft = Arc::new(open_table(&self.groups, id, log, Box::new(machine)).await?);
         let closed = snapshots_of(&raft, shared.clone());
         let pulse = self.liveness.watch_group(raft.clone());
-        Ok(Replica { hosted, raft, pulse, role: ReplicaRole::Groups(shared), closed })
+        Ok(Replica { hosted, raft, pulse, role: ReplicaRole::Groups(shared, changes), closed })
     }
 
     async fn open_metadata(&self, hosted: Hosted) -> Result<Replica, OpenFailure> {

@@ -12,7 +12,12 @@ fn offset(partition: u32, offset: u64) -> v1::GroupOffset {
 
 fn commit(group: &str, offsets: Vec<v1::GroupOffset>) -> v1::CommitOffsetsRequest {
     let group = group.to_owned();
-    v1::CommitOffsetsRequest { group, offsets, reset: false, timeout_ms: 5_000 }
+    v1::CommitOffsetsRequest {
+        group,
+        offsets,
+        timeout_ms: 5_000,
+        ..v1::CommitOffsetsRequest::default()
+    }
 }
 
 async fn committed(node: &Running, request: v1::CommitOffsetsRequest) {
@@ -106,5 +111,97 @@ async fn names_and_sizes_are_checked() {
     let many =
         v1::FetchOffsetsRequest { group: "g".to_owned(), partitions: vec![partition; 10_001] };
     refused(node.groups().fetch_offsets(many).await, invalid, "partitions: ");
+    node.stop().await;
+}
+
+fn joins(group: &str, member_id: &str) -> v1::GroupHeartbeatRequest {
+    v1::GroupHeartbeatRequest {
+        group: group.to_owned(),
+        member_id: member_id.to_owned(),
+        topics: vec![TOPIC.to_owned()],
+        ..v1::GroupHeartbeatRequest::default()
+    }
+}
+
+async fn heard(node: &Running, request: v1::GroupHeartbeatRequest) -> v1::GroupHeartbeatResponse {
+    eventually(async || match node.groups().group_heartbeat(request.clone()).await {
+        Ok(answer) => Some(answer.into_inner()),
+        Err(status) if error_of(&status).retriable => None,
+        Err(status) => panic!("{status}"),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_heartbeat_is_told() {
+    let node = Running::with_topic().await;
+    let invalid = ErrorCode::InvalidArgument;
+    let send = async |request| node.groups().group_heartbeat(request).await;
+    let fine = || joins("g", "m");
+    refused(send(joins("", "m")).await, invalid, "group: ");
+    refused(send(joins("g", "")).await, invalid, "member_id: ");
+    refused(send(joins("g", "a b")).await, invalid, "member_id: ");
+    let none = v1::GroupHeartbeatRequest { topics: Vec::new(), ..fine() };
+    refused(send(none).await, invalid, "the subscription is empty");
+    let wrong = v1::GroupHeartbeatRequest { topics: vec!["a b".to_owned()], ..fine() };
+    refused(send(wrong).await, invalid, "topic: ");
+    let many = (0..1_001).map(|number| format!("t{number}")).collect();
+    let many = v1::GroupHeartbeatRequest { topics: many, ..fine() };
+    refused(send(many).await, invalid, "at most 1000 topics");
+    let short = v1::GroupHeartbeatRequest { session_timeout_ms: 10, ..fine() };
+    refused(send(short).await, invalid, "session time-out");
+    let long = v1::GroupHeartbeatRequest { rebalance_timeout_ms: u32::MAX, ..fine() };
+    refused(send(long).await, invalid, "rebalance time-out");
+    let strange = v1::GroupHeartbeatRequest { generation: -3, ..fine() };
+    refused(send(strange).await, invalid, "generation: -3");
+    let leaves = v1::GroupHeartbeatRequest { generation: -2, ..fine() };
+    refused(send(leaves).await, invalid, "instance_id");
+    let long = v1::GroupHeartbeatRequest { client: "x".repeat(256), ..fine() };
+    refused(send(long).await, invalid, "client's name");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_is_described_and_who_is_not_one_is_told_so() {
+    let node = Running::with_topic().await;
+    let request = v1::GroupHeartbeatRequest {
+        client: "a test".to_owned(),
+        instance_id: "pod-1".to_owned(),
+        ..joins("g", "m")
+    };
+    let answer = heard(&node, request.clone()).await;
+    assert!(answer.generation > 0 && answer.heartbeat_interval_ms == 3_000);
+    let [assigned] = &answer.assignment.expect("its first").partitions[..] else {
+        panic!("one topic")
+    };
+    assert_eq!((assigned.topic.as_str(), &assigned.partitions[..]), (TOPIC, &[0, 1][..]));
+
+    let describe = v1::DescribeGroupRequest { group: "g".to_owned() };
+    let described = node.groups().describe_group(describe).await.unwrap().into_inner();
+    assert!(described.settled);
+    let [member] = &described.members[..] else { panic!("one member") };
+    assert_eq!((member.client.as_str(), member.instance_id.as_str()), ("a test", "pod-1"));
+    assert_eq!(member.generation, answer.generation);
+    assert!(member.joined_at_ms > 0 && member.session_timeout_ms == 10_000);
+
+    let send = async |request| node.groups().group_heartbeat(request).await;
+    let unknown = v1::GroupHeartbeatRequest { generation: 1, ..joins("g", "other") };
+    refused(send(unknown).await, ErrorCode::UnknownMember, "new member id");
+    let unknown = v1::GroupHeartbeatRequest { generation: -1, ..joins("none", "m") };
+    refused(send(unknown).await, ErrorCode::UnknownGroup, "quipu group ls");
+    let future = v1::GroupHeartbeatRequest { generation: 99, ..request };
+    let error = refused(send(future).await, ErrorCode::GroupMemberFenced, "new member id");
+    assert_eq!(error.generation, Some(answer.generation));
+    let delete = v1::DeleteGroupRequest { group: "g".to_owned() };
+    let busy = ErrorCode::GroupNotEmpty;
+    refused(node.groups().delete_group(delete).await, busy, "1 members");
+    refused(node.groups().commit_offsets(commit("g", vec![offset(0, 1)])).await, busy, "members");
+    let by_member = v1::CommitOffsetsRequest {
+        member_id: "m".to_owned(),
+        generation: answer.generation,
+        ..commit("g", vec![offset(0, 1)])
+    };
+    committed(&node, by_member).await;
+    assert_eq!(fetched(&node, "g", &[]).await, [(0, 1)]);
     node.stop().await;
 }

@@ -259,6 +259,13 @@ impl Log for Node {
 
 #[tonic::async_trait]
 impl Groups for Node {
+    async fn group_heartbeat(
+        &self,
+        _: Request<v1::GroupHeartbeatRequest>,
+    ) -> Answer<v1::GroupHeartbeatResponse> {
+        answer(Err(final_refusal(ErrorCode::NotSupported)))
+    }
+
     async fn commit_offsets(
         &self,
         request: Request<v1::CommitOffsetsRequest>,
@@ -309,6 +316,7 @@ impl Groups for Node {
             coordinator: 2,
             leader_node: self.id,
             offsets,
+            ..v1::DescribeGroupResponse::default()
         }))
     }
 

@@ -11,7 +11,8 @@
 //!
 //! - here: the table, what is asked of it, deleting;
 //! - `commit`: group offsets; `membership`: joining, heartbeats, leaving, expiry, topics;
-//! - `heartbeat`: what members say; `roster`: one group's members and partitions; [`assignor`]: who should have what;
+//! - `heartbeat`: what members say; `roster`: one group's members and partitions;
+//! - [`assignor`]: who should have what;
 //! - `command`, `snapshot`: the bytes; `outcome`: the answers.
 
 pub mod assignor;
@@ -171,6 +172,12 @@ impl GroupTable {
     pub fn rosters(&self) -> impl Iterator<Item = (&GroupName, &Roster)> {
         let rosters = self.groups.iter().map(|(name, group)| (name, &group.roster));
         rosters.filter(|(_, roster)| !roster.members().is_empty())
+    }
+
+    /// The last generation given out; grows with each change of the members of any group.
+    #[must_use]
+    pub fn generation_last(&self) -> Generation {
+        self.generation_last
     }
 
     /// What is known of topics that members subscribe to; a topic that is not there is not known

@@ -316,7 +316,7 @@ impl World {
     }
 
     /// Whether the table still counts the process as a member: under its id, and since a
-    /// generation that it knows. A late copy of its first heartbeat may have made another of its id.
+    /// generation that it knows. A late copy of its join may have made another of that id.
     fn is_member(&self, process: &Process) -> bool {
         let roster = self.desk.table.roster(&group());
         let found = roster.and_then(|roster| roster.member(&member(&process.id)));
