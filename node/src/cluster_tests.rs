@@ -2,8 +2,10 @@
 //! day on. Clients and faults are the business of `jepsen-style-tests`.
 
 mod damage;
+mod elections;
 mod groups;
 mod moves;
+mod slow_disk;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,6 +65,11 @@ async fn start(label: u64, port: u16, directory: &Path, join: &[&str]) -> Runnin
 }
 
 async fn start_on(label: u64, port: u16, disk: Disk, join: &[&str]) -> Running {
+    let env = Env { disk, ..Env::real(PathBuf::new()) };
+    start_in(label, port, env, join).await
+}
+
+async fn start_in(label: u64, port: u16, env: Env, join: &[&str]) -> Running {
     log();
     let address = format!("127.0.0.1:{port}");
     let config = NodeConfig {
@@ -74,7 +81,6 @@ async fn start_on(label: u64, port: u16, disk: Disk, join: &[&str]) -> Running {
     };
     let metrics = Metrics::new();
     let readiness = watch::Sender::new(Readiness::NotReady("starting".into()));
-    let env = Env { disk, ..Env::real(PathBuf::new()) };
     // A node that was stopped in this process lets go of its store when its last task ends.
     let node = until("the store", async || {
         match Node::start(config.clone(), env.clone(), metrics.clone(), readiness.clone()).await {

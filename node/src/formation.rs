@@ -108,6 +108,10 @@ impl Formation {
         if let Some(cluster) = identity.cluster {
             self.become_member(cluster).await?;
         }
+        drop(identity);
+        if let Some(member) = self.member() {
+            member.opened().await;
+        }
         Ok(())
     }
 
@@ -314,9 +318,28 @@ impl Formation {
         let response = link.join(request, limits::PROPOSAL_MAX).await.map_err(unreachable)?;
         let cluster = uuid_of(&response.cluster_id).map(ClusterId);
         let cluster = cluster.ok_or(FormationFailure::Malformed("cluster id"))?;
+        let joined = self.adopt_joined(cluster, response.metadata_replica).await?;
+        for member in &response.members {
+            if let Some(uuid) = uuid_of(&member.node_uuid)
+                && uuid != self.ground.me.0
+            {
+                self.ground.peers.set_address(NodeUuid(uuid), &member.address);
+            }
+        }
+        self.become_member(joined).await?;
+        Ok(true)
+    }
+
+    /// Keeps the cluster that took this node in. Refused where it has adopted another one
+    /// meanwhile: what a node once adopted it keeps for ever.
+    async fn adopt_joined(
+        &self,
+        cluster: ClusterId,
+        metadata_replica: u64,
+    ) -> Result<ClusterId, FormationFailure> {
         let hosted = Hosted {
             group: GroupId::METADATA,
-            replica: ReplicaId(response.metadata_replica),
+            replica: ReplicaId(metadata_replica),
             kind: HostedKind::Metadata,
             founders: Vec::new(),
             since: 0,
@@ -329,15 +352,12 @@ impl Formation {
             *identity = identity.adopt(&*self.ground.engine, cluster)?;
             tracing::info!(%cluster, "joined a cluster");
         }
-        for member in &response.members {
-            if let Some(uuid) = uuid_of(&member.node_uuid)
-                && uuid != self.ground.me.0
-            {
-                self.ground.peers.set_address(NodeUuid(uuid), &member.address);
+        match identity.cluster {
+            Some(found) if found != cluster => {
+                Err(IdentityError::OtherCluster { found, expected: cluster }.into())
             }
+            _ => Ok(cluster),
         }
-        self.become_member(cluster).await?;
-        Ok(true)
     }
 
     /// Takes a fresh node into the cluster. One with the label of a dead node takes its place.

@@ -217,6 +217,8 @@ pub const BEAT_ANSWER_MAX: Duration = Duration::from_millis(1_000);
 pub const BEAT_RETRY: Duration = Duration::from_millis(20);
 /// Moments remembered per group for telling a follower's lag: 3 s of beats.
 pub const LAG_MOMENTS_MAX: usize = 32;
+/// A lag beyond this is told as not known. A bounded read that would allow it asks the leader.
+pub const LAG_TOLD_MAX: Duration = Duration::from_secs(10);
 /// Nodes named as unreachable in one beat.
 pub const UNREACHABLE_MAX: usize = 64;
 /// How often the groups are looked after.
@@ -234,6 +236,28 @@ pub const ELECTION_AGAIN_MS: u64 = 200;
 pub const ELECTION_DOUBLINGS: u32 = 3;
 /// Retention goes by a clock that is no further than this from a majority's.
 pub const CLOCK_SKEW_MAX_MS: u64 = 10_000;
+
+// Opening replicas.
+
+/// Replicas opened at once by what the disk has; each reads little.
+pub const OPENINGS_MAX: usize = 16;
+/// Replicas opened at once with entries of other nodes. Those that need them wait for each other,
+/// and nobody waits for them.
+pub const REPAIRING_OPENINGS_MAX: usize = 4;
+/// One attempt to open a replica is given up after this long, so that others have their turn. What
+/// was repaired by then stays repaired.
+pub const OPEN_ATTEMPT_MAX: Duration = Duration::from_secs(30);
+/// Least and greatest pause before a replica that did not open is opened again.
+pub const OPEN_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`OPEN_PAUSE_MIN`].
+pub const OPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Attempts after which a damaged replica counts as lost. The first asks no other node, and others
+/// may just be starting too.
+pub const OPEN_ATTEMPTS_MIN: u32 = 3;
+/// A replica that ends sooner after it was opened did not really open.
+pub const OPEN_LASTS: Duration = Duration::from_secs(120);
+/// A starting node waits so long for its replicas before it says that it has started.
+pub const OPEN_AT_START_MAX: Duration = Duration::from_secs(10);
 
 // Membership and upkeep.
 

@@ -125,6 +125,12 @@ impl Node {
         &self.formation
     }
 
+    /// Bytes that wait for the disk, for tests of this crate.
+    #[cfg(test)]
+    pub(crate) fn writer_queue_bytes(&self) -> usize {
+        self.writer.stats().queue_bytes
+    }
+
     /// What each replica that is open here says of itself. For simulations, which hold it against
     /// what the disks hold.
     pub fn probe(&self) -> Vec<crate::probe::LiveReplica> {

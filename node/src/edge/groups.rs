@@ -298,9 +298,10 @@ fn refused_by(
 ) -> Refusal {
     let what = format!("coordinator {coordinator}");
     match failure {
-        CoordinatorFailure::NotHere { .. } => {
-            Refusal::not_leader(&what, route::leader_address(member, coordinator, None))
-        }
+        CoordinatorFailure::NotHere { .. } => match member.registry_ref().why_closed(coordinator) {
+            Some(why) => route::not_open(member, &what, coordinator, &why),
+            None => Refusal::not_leader(&what, route::leader_address(member, coordinator, None)),
+        },
         CoordinatorFailure::Raft(RaftFailure::NotLeader { leader }) => {
             Refusal::not_leader(&what, route::leader_address(member, coordinator, leader))
         }

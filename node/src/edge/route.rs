@@ -23,6 +23,9 @@ pub(super) async fn partition(
     let failure = match member.partition(&name.topic, name.number) {
         Ok(partition) => return Ok(partition),
         Err(RouteFailure::NotHere { group }) => return Err(elsewhere(member, name, group)),
+        Err(RouteFailure::NotOpen { group, why }) => {
+            return Err(not_open(member, &name.to_string(), group, &why));
+        }
         Err(failure @ (RouteFailure::UnknownTopic | RouteFailure::UnknownPartition { .. })) => {
             failure
         }
@@ -35,6 +38,7 @@ pub(super) async fn partition(
             Refusal::unknown_partition(name.topic.as_str(), name.number, count)
         }
         RouteFailure::NotHere { group } => elsewhere(member, name, group),
+        RouteFailure::NotOpen { group, why } => not_open(member, &name.to_string(), group, &why),
     })
 }
 
@@ -56,6 +60,11 @@ pub(super) async fn led_partition(
 
 fn elsewhere(member: &Member, name: &PartitionName, group: GroupId) -> Refusal {
     Refusal::not_leader(&name.to_string(), leader_address(member, group, None))
+}
+
+/// This node has a replica of the group, which is being opened or can't be.
+pub(super) fn not_open(member: &Member, what: &str, group: GroupId, why: &str) -> Refusal {
+    Refusal::not_open(what, why, leader_address(member, group, None))
 }
 
 /// Where another node leads a group: `hint`, or what this node has heard.

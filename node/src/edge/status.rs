@@ -194,6 +194,21 @@ impl Refusal {
         }
     }
 
+    /// This node's own replica does not answer yet; another one may.
+    pub(super) fn not_open(what: &str, why: &str, leader_address: Option<String>) -> Self {
+        let code = match leader_address {
+            Some(_) => ErrorCode::NotLeader,
+            None => ErrorCode::LeaderUnknown,
+        };
+        let other = match &leader_address {
+            Some(address) => format!("{address} leads it"),
+            None => "ask another node, or again in a moment".to_owned(),
+        };
+        let message = format!("this node's replica of {what} is not open: {why}; {other}");
+        Self::new(code, message)
+            .with(|error| error.leader_address = leader_address.unwrap_or_default())
+    }
+
     /// Out of time before anything was done.
     pub(super) fn too_late(what: &str) -> Self {
         Self::new(ErrorCode::TimedOut, format!("{what} took too long; nothing was done"))
@@ -236,6 +251,10 @@ impl Refusal {
     pub(super) fn of_proposal(failure: RaftFailure, what: &str, in_time: bool) -> Self {
         match failure {
             RaftFailure::NotLeader { .. } | RaftFailure::NoQuorum => Self::not_leader(what, None),
+            RaftFailure::Busy => Self::overloaded(
+                "this node's disk does not keep up; try again later, and if it lasts use a faster \
+                 disk or more nodes",
+            ),
             RaftFailure::OutcomeUnknown => Self::outcome_unknown(what, in_time),
             RaftFailure::Stopped(_) => Self::stopping(),
         }

@@ -42,6 +42,8 @@ impl Liveness {
         if let Some(peer) = lock(&self.watched).remove(&node) {
             peer.beat_now.notify_one();
         }
+        // AFTER it is watched no longer: an answer on its way is not heard any more.
+        lock(&self.directory).forget(node);
         self.peers.forget(node);
     }
 

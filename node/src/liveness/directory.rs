@@ -85,9 +85,6 @@ impl Directory {
                 known: VecDeque::new(),
             }),
         };
-        if claim.term < lead.term {
-            claim.known.clear();
-        }
         claim.place = Place { replica: ReplicaId(lead.replica), node: word.node };
         claim.term = lead.term;
         claim.commit = lead.commit;
@@ -102,8 +99,15 @@ impl Directory {
         }
     }
 
+    /// Drops what a node has claimed that nobody asks any more.
+    pub(super) fn forget(&mut self, node: NodeUuid) {
+        self.claims.retain(|_, claim| claim.place.node != node);
+    }
+
     /// The time since the last moment at which a replica that has applied everything below
-    /// `applied_end` had everything.
+    /// `applied_end` had everything. `None` where no such moment is remembered.
+    ///
+    /// Moments of earlier leaders count too: what was acknowledged by then is so for ever.
     pub(super) fn lag(&self, group: GroupId, applied_end: u64, now: Instant) -> Option<Duration> {
         let claim = self.claims.get(&group)?;
         let had_all = claim.known.iter().rev().find(|(commit, _)| *commit < applied_end)?;
@@ -168,5 +172,36 @@ mod tests {
         assert_eq!(lag(31), Some(Duration::from_millis(110)));
         assert_eq!(lag(30), Some(Duration::from_millis(210)));
         assert_eq!(lag(20), None);
+    }
+
+    #[tokio::test]
+    async fn a_new_leader_does_not_make_what_the_old_one_proved_unknown() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut directory = Directory::default();
+        directory.hear(&active(A, at(1_000), &[lead(5, 20)]));
+        let unproven = pb::GroupLead { quorum_age_ms: None, ..lead(6, 21) };
+        directory.hear(&active(B, at(1_100), &[unproven]));
+        let lag = |applied_end| directory.lag(GroupId(7), applied_end, at(1_200));
+        assert_eq!(lag(21), Some(Duration::from_millis(210)));
+        assert_eq!(lag(20), None);
+    }
+
+    #[tokio::test]
+    async fn what_a_forgotten_node_claimed_is_forgotten() {
+        let now = Instant::now();
+        let mut directory = Directory::default();
+        let parked = [pb::GroupLead { group: 8, ..lead(5, 1) }];
+        let active = [lead(5, 1)];
+        directory.hear(&Word { node: A, asked: now, active: &active, parked: Some(&parked) });
+        directory.hear(&Word {
+            node: B,
+            asked: now,
+            active: &[pb::GroupLead { group: 9, ..lead(5, 1) }],
+            parked: None,
+        });
+        directory.forget(A);
+        let claimed = [7, 8, 9].map(|group| directory.claim(GroupId(group)).is_some());
+        assert_eq!(claimed, [false, false, true]);
     }
 }

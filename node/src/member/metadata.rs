@@ -39,8 +39,10 @@ impl Member {
                 Ok(outcome) => return Ok(outcome),
                 Err(failure) => failure,
             };
-            let may_repeat =
-                matches!(failure, RaftFailure::NotLeader { .. } | RaftFailure::NoQuorum);
+            let may_repeat = matches!(
+                failure,
+                RaftFailure::NotLeader { .. } | RaftFailure::NoQuorum | RaftFailure::Busy
+            );
             if !may_repeat || Instant::now() + limits::READ_INDEX_RETRY >= deadline {
                 return Err(failure);
             }

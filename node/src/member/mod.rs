@@ -1,7 +1,9 @@
 //! What a node is and does once it belongs to a cluster.
 //!
 //! - `hosted`: what the disk remembers of each group it has a replica of.
-//! - `registry`: the replicas that are open.
+//! - `registry`: the replicas, open and closed; `replica`: one that is open.
+//! - `opening`: opens them, and replaces those that are lost.
+//! - `repairer`: damaged entries, had again from other nodes.
 //! - `metadata`: asking and changing the cluster's metadata from any node.
 //! - `coordinators`: consumer groups, on the coordinator groups.
 //! - `reconcile`: makes what is hosted, and the groups' members, what the metadata says.
@@ -10,23 +12,28 @@
 mod coordinators;
 mod hosted;
 mod metadata;
+mod opening;
 mod reconcile;
 mod registry;
+mod repairer;
+mod replica;
 mod upkeep;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use node_core::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, ReplicaId, TopicName};
 use node_core::metadata::MetadataState;
-use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use coordinators::{CoordinatorFailure, GroupSessions, Standing};
 pub(crate) use hosted::{Hosted, HostedKind};
 pub(crate) use metadata::node_spec;
-pub(crate) use registry::{OpenFailure, Registry, Replica};
+pub(crate) use registry::Registry;
+pub(crate) use replica::{OpenFailure, Replica};
 
+use self::replica::Opener;
 use crate::config::NodeConfig;
 use crate::env::Clock;
 use crate::limits;
@@ -65,6 +72,9 @@ pub(crate) struct Member {
     /// Producer ids taken from the metadata and not given out yet.
     producer_ids: AsyncMutex<std::ops::Range<u64>>,
     reconcile_now: Notify,
+    lanes: opening::Lanes,
+    /// What the disk had when the node started: each ends when it was tried.
+    first_tries: Mutex<Vec<oneshot::Receiver<()>>>,
     sessions: GroupSessions,
 }
 
@@ -77,10 +87,13 @@ pub(crate) enum RouteFailure {
     UnknownPartition { count: u32 },
     #[error("this node has no replica of group {group}")]
     NotHere { group: GroupId },
+    #[error("this node's replica of group {group} is not open: {why}")]
+    NotOpen { group: GroupId, why: String },
 }
 
 impl Member {
-    /// Opens every replica this disk has, and begins to take part.
+    /// Begins to open every replica this disk has, and to take part. The others can reach this
+    /// node from now on: what they need to open theirs it may have.
     pub(crate) async fn open(
         ground: Ground,
         cluster_id: ClusterId,
@@ -110,6 +123,8 @@ impl Member {
             metadata,
             producer_ids: AsyncMutex::new(0..0),
             reconcile_now: Notify::new(),
+            lanes: opening::Lanes::default(),
+            first_tries: Mutex::default(),
             sessions: GroupSessions::new(),
         });
         member.open_hosted().await?;
@@ -136,14 +151,15 @@ impl Member {
             engine: ground.engine.clone(),
             writer: ground.writer.clone(),
             peers: ground.peers.clone(),
-            repair: registry::repairer(cluster_id, ground.peers.clone()),
+            repair: repairer::repairer(cluster_id, ground.peers.clone()),
             metrics: ground.metrics.clone(),
             timing: RaftTiming {
                 election: ground.config.election_timeout,
                 heartbeat: ground.config.heartbeat,
             },
         };
-        Registry::new(groups, partitions, linearizer.liveness, publish)
+        let (liveness, publish_metadata) = (linearizer.liveness, publish);
+        Registry::new(Opener { groups, partitions, liveness, publish_metadata })
     }
 
     async fn open_hosted(self: &Arc<Self>) -> Result<(), OpenFailure> {
@@ -154,17 +170,19 @@ impl Member {
                 reason: error.to_string(),
             })?;
             // A damaged log is repaired from the others while it is opened.
-            for (_, node) in &hosted.founders {
-                if node.uuid != self.ground.me.0 {
-                    self.ground.peers.set_address(NodeUuid(node.uuid), &node.address);
-                }
-            }
-            // One replica that can't be opened must not keep the others down.
-            if let Err(failure) = self.registry.open(hosted).await {
-                tracing::error!(group = %record.group, %failure, "a replica stays closed");
-            }
+            self.know_founders(&hosted);
+            let tried = self.begin_opening(hosted).await;
+            self.first_tries.lock().unwrap_or_else(PoisonError::into_inner).push(tried);
         }
         Ok(())
+    }
+
+    /// Waits until each replica that the disk had is open, or did not open; not for long.
+    pub(crate) async fn opened(&self) {
+        let tries =
+            std::mem::take(&mut *self.first_tries.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = futures::future::join_all(tries);
+        drop(tokio::time::timeout(limits::OPEN_AT_START_MAX, all).await);
     }
 
     fn spawn_tasks(self: &Arc<Self>) {
@@ -200,7 +218,10 @@ impl Member {
             let group = metadata.partition_group(topic, number);
             group.ok_or(RouteFailure::UnknownPartition { count })?
         };
-        self.registry.partition(group).ok_or(RouteFailure::NotHere { group })
+        self.registry.partition(group).ok_or_else(|| match self.registry.why_closed(group) {
+            Some(why) => RouteFailure::NotOpen { group, why },
+            None => RouteFailure::NotHere { group },
+        })
     }
 
     /// The metadata as applied on this node; may lag.

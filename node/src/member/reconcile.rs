@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::Member;
 use super::hosted::{Hosted, HostedKind};
 use super::metadata::node_spec;
-use super::registry::Replica;
+use super::replica::Replica;
 use crate::limits;
 use crate::raft::{GroupStatus, ReplicaNode, Role};
 
@@ -40,6 +40,7 @@ impl Member {
     async fn reconcile(self: &Arc<Self>) {
         let metadata = self.metadata();
         self.learn_nodes(&metadata);
+        self.reopen_what_stopped().await;
         self.found_groups().await;
         if metadata.cluster_id().is_none() {
             self.bootstrap_if_leading().await;
@@ -48,12 +49,13 @@ impl Member {
         self.register_if_changed(&metadata).await;
         self.host_what_is_placed(&metadata).await;
         self.drop_what_is_not(&metadata).await;
+        // Asked for once a round, and only if there is something to change.
+        let mut fresh = None;
         for replica in self.registry.all() {
-            let group = metadata.groups().get(&replica.hosted().group);
-            if let Some(record) = group
-                && replica.raft().brief().role == Role::Leader
+            let group = replica.hosted().group;
+            if metadata.groups().contains_key(&group) && replica.raft().brief().role == Role::Leader
             {
-                self.lead_to(&metadata, &replica, record).await;
+                self.lead_to(&metadata, &mut fresh, &replica).await;
                 self.forget_deleted_topics(&replica).await;
             }
             self.refresh_config(&metadata, &replica);
@@ -63,10 +65,12 @@ impl Member {
     /// Knows every node by its address, and watches it.
     fn learn_nodes(&self, metadata: &MetadataState) {
         let mut known: BTreeMap<NodeUuid, String> = BTreeMap::new();
-        for replica in self.registry.all() {
-            for (_, node) in &replica.hosted().founders {
-                known.insert(NodeUuid(node.uuid), node.address.clone());
+        for hosted in self.registry.all_hosted() {
+            for (_, node) in hosted.founders {
+                known.insert(NodeUuid(node.uuid), node.address);
             }
+        }
+        for replica in self.registry.all() {
             for node in replica.raft().member_nodes() {
                 known.insert(NodeUuid(node.uuid), node.address);
             }
@@ -165,28 +169,28 @@ impl Member {
         }
     }
 
-    async fn host_what_is_placed(&self, metadata: &MetadataState) {
-        let placed: Vec<_> = metadata
-            .replicas_on(self.ground.me)
-            .filter(|(group, _, _)| self.registry.replica(*group).is_none())
-            .filter_map(|(group, record, replica)| hosted_of(metadata, (group, record), replica))
-            .collect();
-        for hosted in placed {
-            let group = hosted.group;
-            if let Err(failure) = self.registry.create(hosted).await {
-                tracing::error!(%group, %failure, "a replica could not be made");
+    /// Each is made in a task of its own, which has founders found their groups when it is done.
+    async fn host_what_is_placed(self: &Arc<Self>, metadata: &MetadataState) {
+        for (group, record, replica) in metadata.replicas_on(self.ground.me) {
+            // Ids only grow: an older replica was given up, perhaps by a process before this one.
+            let known = self.registry.hosted(group);
+            if known.as_ref().is_some_and(|known| known.replica >= replica.id) {
+                continue;
+            }
+            if known.is_some() {
+                self.ground.metrics.opening.replaced.inc();
+            }
+            if let Some(hosted) = hosted_of(metadata, (group, record), replica) {
+                drop(self.begin_opening(hosted).await);
             }
         }
-        // Founders elect their leaders without waiting for the next round.
-        self.found_groups().await;
     }
 
     /// Deletes replicas that the metadata does not know any more.
     async fn drop_what_is_not(&self, metadata: &MetadataState) {
         let seen = metadata.applied().map_or(0, |applied| applied.index);
         self.drop_left_over(metadata).await;
-        for replica in self.registry.all() {
-            let hosted = replica.hosted();
+        for hosted in self.registry.all_hosted() {
             if hosted.kind == HostedKind::Metadata || hosted.since > seen {
                 continue;
             }
@@ -218,7 +222,7 @@ impl Member {
         for (group, record) in metadata.groups().iter().filter(|(_, it)| it.is_deleted()) {
             let here = |replica: &&Placed| replica.node == self.ground.me;
             let gone: Vec<_> = record.retiring.iter().filter(here).map(|it| it.id).collect();
-            if gone.is_empty() || self.registry.replica(*group).is_some() {
+            if gone.is_empty() || self.registry.hosted(*group).is_some() {
                 continue;
             }
             if let Err(error) = self.registry.remove(*group).await {
@@ -249,56 +253,47 @@ impl Member {
     }
 
     /// One step from the members a group has to those it should have. Asked on its leader.
-    async fn lead_to(&self, metadata: &MetadataState, replica: &Replica, record: &GroupRecord) {
-        let raft = replica.raft();
-        let status = raft.status();
-        if record.is_deleted() || !status.members_settled {
+    ///
+    /// Old metadata only tell that there may be something to do. What is done goes by the newest:
+    /// by others a member that was replaced would be taken in again, and its successor voted out.
+    pub(super) async fn lead_to(
+        &self,
+        known: &MetadataState,
+        fresh: &mut Option<Option<Arc<MetadataState>>>,
+        replica: &Replica,
+    ) {
+        let group = replica.hosted().group;
+        if next_step(&replica.raft().status(), known.groups().get(&group)).is_none() {
             return;
         }
-        let wanted: BTreeSet<ReplicaId> = record.replicas.iter().map(|it| it.id).collect();
-        let voters: BTreeSet<ReplicaId> =
-            record.replicas.iter().filter(|it| it.voter).map(|it| it.id).collect();
-        let missing = record.replicas.iter().find(|it| !status.members.contains_key(&it.id));
-        let extra_learners: BTreeSet<ReplicaId> = status
-            .members
-            .keys()
-            .filter(|id| !wanted.contains(id) && !status.voters.contains(id))
-            .copied()
-            .collect();
-        let step = if let Some(missing) = missing {
-            let Some(node) = metadata.nodes().get(&missing.node) else { return };
-            let node = ReplicaNode { uuid: missing.node.0, address: node.address.to_string() };
-            replica.pulse().touch();
-            raft.add_learner(missing.id, node).await
-        } else if status.voters != voters || status.joint {
-            if !caught_up(&status, &voters) {
-                return;
-            }
-            replica.pulse().touch();
-            // Learners that shall stay are members still; removed voters leave at once.
-            let retain = voters != wanted;
-            raft.set_voters(voters, retain).await
-        } else if !extra_learners.is_empty() {
-            replica.pulse().touch();
-            raft.remove_learners(extra_learners).await
-        } else {
-            self.settle_retired(replica.hosted().group, record).await;
+        if fresh.is_none() {
+            let deadline = Instant::now() + limits::READ_INDEX_MAX;
+            *fresh = Some(self.fresh_metadata(deadline).await.ok());
+        }
+        let Some(metadata) = fresh.clone().flatten() else { return };
+        let Some(step) = next_step(&replica.raft().status(), metadata.groups().get(&group)) else {
             return;
         };
-        match step {
+        let raft = replica.raft();
+        replica.pulse().touch();
+        let stepped = match step {
+            Step::Add(placed) => {
+                let Some(node) = metadata.nodes().get(&placed.node) else { return };
+                let node = ReplicaNode { uuid: placed.node.0, address: node.address.to_string() };
+                raft.add_learner(placed.id, node).await
+            }
+            Step::SetVoters { voters, retain } => raft.set_voters(voters, retain).await,
+            Step::Remove(learners) => raft.remove_learners(learners).await,
+            Step::Settle(gone) => {
+                self.propose_quietly(MetadataCommand::ReplicasSettled { group, gone }).await;
+                return;
+            }
+        };
+        match stepped {
             Ok(()) => self.reconcile_now.notify_one(),
             Err(failure) => {
-                let group = replica.hosted().group;
                 tracing::info!(%group, %failure, "a change of members did not go through yet");
             }
-        }
-    }
-
-    /// The members are as wanted: what was replaced is off the books.
-    async fn settle_retired(&self, group: GroupId, record: &GroupRecord) {
-        if !record.retiring.is_empty() {
-            let gone = record.retiring.iter().map(|replica| replica.id).collect();
-            self.propose_quietly(MetadataCommand::ReplicasSettled { group, gone }).await;
         }
     }
 
@@ -309,6 +304,49 @@ impl Member {
             partition.set_config(topic.config.clone());
         }
     }
+}
+
+/// What brings a group's members nearer to those it should have.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// As a learner, at first.
+    Add(Placed),
+    SetVoters {
+        voters: BTreeSet<ReplicaId>,
+        /// Members that no longer vote stay as learners.
+        retain: bool,
+    },
+    Remove(BTreeSet<ReplicaId>),
+    /// The members are as wanted: what was replaced is off the books.
+    Settle(Vec<ReplicaId>),
+}
+
+/// `None`: there is nothing to do, or it must wait.
+fn next_step(status: &GroupStatus, record: Option<&GroupRecord>) -> Option<Step> {
+    let record = record.filter(|record| !record.is_deleted())?;
+    if !status.members_settled {
+        return None;
+    }
+    if let Some(missing) = record.replicas.iter().find(|it| !status.members.contains_key(&it.id)) {
+        return Some(Step::Add(*missing));
+    }
+    let wanted: BTreeSet<ReplicaId> = record.replicas.iter().map(|it| it.id).collect();
+    let voters: BTreeSet<ReplicaId> =
+        record.replicas.iter().filter(|it| it.voter).map(|it| it.id).collect();
+    if status.voters != voters || status.joint {
+        let caught_up = caught_up(status, &voters);
+        // Learners that shall stay are members still; removed voters leave at once.
+        let retain = voters != wanted;
+        return caught_up.then_some(Step::SetVoters { voters, retain });
+    }
+    let extra = status.members.keys().filter(|id| !wanted.contains(id)).copied();
+    let extra: BTreeSet<ReplicaId> = extra.collect();
+    if !extra.is_empty() {
+        return Some(Step::Remove(extra));
+    }
+    let retiring = record.retiring.iter().map(|replica| replica.id);
+    let retiring: Vec<ReplicaId> = retiring.collect();
+    (!retiring.is_empty()).then_some(Step::Settle(retiring))
 }
 
 /// Every one of `voters` has the log but for its newest entries.

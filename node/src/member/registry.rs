@@ -1,117 +1,65 @@
-//! The replicas that are open on this node: opening, finding, closing.
+//! The replicas of this node, open and closed: finding, closing, deleting.
+//!
+//! What one is made of is in `replica`; when they are opened, and what is done about one that does
+//! not open, in `opening`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::BoxFuture;
-use node_core::groups::GroupTable;
-use node_core::ids::{ClusterId, Generation, GroupId};
-use node_core::metadata::MetadataState;
+use node_core::ids::GroupId;
 use quipu_proto::peer::v1 as pb;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::hosted::{Hosted, HostedKind};
-use crate::limits;
-use crate::liveness::{Liveness, Pulse};
-use crate::partition::{Partition, PartitionContext, PartitionMachine, PartitionParts};
-use crate::peer::Peers;
-use crate::raft::{
-    EntrySource, GroupContext, RaftFailure, RaftGroup, entry_for_repair, open_log, open_partition,
-    open_table,
-};
-use crate::storage::entry::StoredEntry;
+use super::hosted::Hosted;
+use super::replica::{OpenFailure, Opener, Replica};
+use crate::partition::Partition;
+use crate::raft::{Refusal, serve_stored_entry};
 use crate::storage::log_writer::WriteRequest;
 use crate::storage::{StorageError, WriteBatch, keys, manifest};
-use crate::tables::{Shared, TableMachine};
 
-/// Why a replica could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenFailure {
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    #[error(transparent)]
-    Raft(#[from] RaftFailure),
-    #[error("the stored state can't be read: {0}")]
-    State(#[from] std::io::Error),
-    #[error("the record of group {group} can't be read: {reason}")]
-    Record { group: GroupId, reason: String },
-}
-
-/// One open replica.
-pub(crate) struct Replica {
+/// A replica that is not open.
+struct Closed {
     hosted: Hosted,
-    raft: Arc<RaftGroup>,
-    pulse: Arc<Pulse>,
-    role: ReplicaRole,
-    /// Ends the replica's own tasks.
-    closed: CancellationToken,
+    /// Ends the task that opens it.
+    given_up: CancellationToken,
+    /// That task has ended.
+    ended: CancellationToken,
+    attempts: u32,
+    why: Option<String>,
 }
 
-enum ReplicaRole {
-    Partition(Arc<Partition>),
-    Groups(Arc<Shared<GroupTable>>, watch::Receiver<Generation>),
-    Metadata,
+/// A closed replica, in the hands of the task that shall open it.
+pub(super) struct ToOpen {
+    pub(super) hosted: Hosted,
+    pub(super) given_up: CancellationToken,
+    /// To be cancelled when the task ends.
+    pub(super) ended: CancellationToken,
+    /// Another task has the group's rows until then.
+    pub(super) after: Option<CancellationToken>,
 }
 
-impl Replica {
-    pub(crate) fn hosted(&self) -> &Hosted {
-        &self.hosted
-    }
-
-    pub(crate) fn raft(&self) -> &Arc<RaftGroup> {
-        &self.raft
-    }
-
-    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
-        &self.pulse
-    }
-
-    pub(crate) fn partition(&self) -> Option<&Arc<Partition>> {
-        match &self.role {
-            ReplicaRole::Partition(partition) => Some(partition),
-            ReplicaRole::Groups(..) | ReplicaRole::Metadata => None,
-        }
-    }
-
-    pub(crate) fn groups(&self) -> Option<&Arc<Shared<GroupTable>>> {
-        match &self.role {
-            ReplicaRole::Groups(table, _) => Some(table),
-            ReplicaRole::Partition(_) | ReplicaRole::Metadata => None,
-        }
-    }
-
-    /// The last generation of any group in a coordinator's table, as it changes.
-    pub(crate) fn group_changes(&self) -> Option<watch::Receiver<Generation>> {
-        match &self.role {
-            ReplicaRole::Groups(_, changes) => Some(changes.clone()),
-            ReplicaRole::Partition(_) | ReplicaRole::Metadata => None,
-        }
-    }
-}
-
-/// All open replicas.
+/// All replicas of this node.
 pub(crate) struct Registry {
-    groups: GroupContext,
-    partitions: Arc<PartitionContext>,
-    liveness: Arc<Liveness>,
-    publish_metadata: watch::Sender<Arc<MetadataState>>,
-    replicas: Mutex<BTreeMap<GroupId, Arc<Replica>>>,
+    opener: Opener,
+    replicas: Mutex<Replicas>,
+}
+
+#[derive(Default)]
+struct Replicas {
+    open: BTreeMap<GroupId, Arc<Replica>>,
+    closed: BTreeMap<GroupId, Closed>,
+    /// The node stops: nothing is opened any more.
+    ended: bool,
 }
 
 impl Registry {
-    pub(super) fn new(
-        groups: GroupContext,
-        partitions: Arc<PartitionContext>,
-        liveness: Arc<Liveness>,
-        publish_metadata: watch::Sender<Arc<MetadataState>>,
-    ) -> Self {
-        Self { groups, partitions, liveness, publish_metadata, replicas: Mutex::default() }
+    pub(super) fn new(opener: Opener) -> Self {
+        Self { opener, replicas: Mutex::default() }
     }
 
     pub(crate) fn replica(&self, group: GroupId) -> Option<Arc<Replica>> {
-        self.replicas.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+        self.lock().open.get(&group).cloned()
     }
 
     pub(crate) fn partition(&self, group: GroupId) -> Option<Arc<Partition>> {
@@ -120,18 +68,121 @@ impl Registry {
 
     /// All open replicas, in the order of their groups.
     pub(crate) fn all(&self) -> Vec<Arc<Replica>> {
-        self.replicas.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.lock().open.values().cloned().collect()
     }
 
-    /// Makes a replica that this disk does not have yet: first its record, then the replica. One
-    /// that it has, and that could not be opened, is opened as it is: its vote and its entries
-    /// count in its group, so they are never made anew.
-    pub(super) async fn create(&self, hosted: Hosted) -> Result<Arc<Replica>, OpenFailure> {
-        if let Some(known) = manifest::get(&*self.groups.engine, hosted.group)? {
+    /// What this node has of a group, open or closed.
+    pub(super) fn hosted(&self, group: GroupId) -> Option<Hosted> {
+        let replicas = self.lock();
+        let closed = || replicas.closed.get(&group).map(|closed| &closed.hosted);
+        replicas.open.get(&group).map(|replica| replica.hosted()).or_else(closed).cloned()
+    }
+
+    /// All that this node has, open or closed, in the order of their groups.
+    pub(super) fn all_hosted(&self) -> Vec<Hosted> {
+        let replicas = self.lock();
+        let open = replicas.open.values().map(|replica| replica.hosted());
+        let closed = replicas.closed.values().map(|closed| &closed.hosted);
+        let mut all: Vec<Hosted> = open.chain(closed).cloned().collect();
+        all.sort_by_key(|hosted| hosted.group);
+        all
+    }
+
+    /// Why this node's replica of a group does not answer; `None` where it has none, or it is open.
+    pub(crate) fn why_closed(&self, group: GroupId) -> Option<String> {
+        let replicas = self.lock();
+        let Closed { attempts, why, .. } = replicas.closed.get(&group)?;
+        Some(match why {
+            None => "it is being opened".to_owned(),
+            Some(why) => format!("attempt {attempts} to open it failed: {why}"),
+        })
+    }
+
+    /// A committed entry, for another replica whose own copy is damaged. `None` where this node has
+    /// no replica of the group.
+    pub(crate) fn serve_entry(
+        &self,
+        group: GroupId,
+        index: u64,
+    ) -> Option<Result<pb::ReadEntryResponse, Refusal>> {
+        if let Some(replica) = self.replica(group) {
+            return Some(replica.raft().serve_entry(index));
+        }
+        self.lock().closed.get(&group)?;
+        Some(serve_stored_entry(&*self.opener.groups.engine, group, index))
+    }
+
+    /// Puts a replica into the hands of a task that shall open it. An open one is closed before,
+    /// and a task that has an older one ends.
+    pub(super) async fn to_open(&self, hosted: Hosted) -> Option<ToOpen> {
+        let group = hosted.group;
+        self.close(group).await;
+        let (given_up, ended) = (CancellationToken::new(), CancellationToken::new());
+        let closed = Closed {
+            hosted: hosted.clone(),
+            given_up: given_up.clone(),
+            ended: ended.clone(),
+            attempts: 0,
+            why: None,
+        };
+        let mut replicas = self.lock();
+        if replicas.ended {
+            return None;
+        }
+        let before = replicas.closed.insert(group, closed);
+        self.count_closed(&replicas);
+        let after = before.map(|before| {
+            before.given_up.cancel();
+            before.ended
+        });
+        Some(ToOpen { hosted, given_up, ended, after })
+    }
+
+    /// Notes an attempt that failed.
+    pub(super) fn note_failure(&self, hosted: &Hosted, attempts: u32, failure: &OpenFailure) {
+        let mut replicas = self.lock();
+        let closed = replicas.closed.get_mut(&hosted.group);
+        if let Some(closed) = closed.filter(|closed| closed.hosted.replica == hosted.replica) {
+            closed.attempts = attempts;
+            closed.why = Some(failure.to_string());
+        }
+    }
+
+    /// The task that has `old` opens `new` in its place. Answers `false` if it was given up.
+    pub(super) fn becomes(&self, old: &Hosted, new: &Hosted) -> bool {
+        let mut replicas = self.lock();
+        let closed = replicas.closed.get_mut(&old.group);
+        let Some(closed) = closed.filter(|closed| closed.hosted.replica == old.replica) else {
+            return false;
+        };
+        closed.hosted = new.clone();
+        (closed.attempts, closed.why) = (0, None);
+        true
+    }
+
+    /// Nobody opens it any more.
+    pub(super) fn drop_closed(&self, hosted: &Hosted) {
+        let mut replicas = self.lock();
+        let closed = replicas.closed.get(&hosted.group);
+        if closed.is_some_and(|closed| closed.hosted.replica == hosted.replica) {
+            replicas.closed.remove(&hosted.group);
+            self.count_closed(&replicas);
+        }
+    }
+
+    /// Makes sure that the disk has this replica: one that it does not know is new and begins
+    /// empty. One that it knows stays as it is: its vote and its entries count in its group, so
+    /// they are never made anew.
+    pub(super) async fn prepare(&self, hosted: Hosted) -> Result<Hosted, OpenFailure> {
+        if let Some(known) = manifest::get(&*self.opener.groups.engine, hosted.group)? {
             let known = Hosted::of_manifest(&known)
                 .map_err(|error| record(hosted.group, &error.to_string()))?;
             if known.replica == hosted.replica {
-                return self.open(known).await;
+                return Ok(known);
+            }
+            // Ids only grow: whoever asks for an older one has older metadata.
+            if known.replica > hosted.replica {
+                return Err(OpenFailure::NotWanted);
             }
         }
         let mut batch = WriteBatch::new();
@@ -139,107 +190,91 @@ impl Registry {
         keys::delete_group(&mut batch, hosted.group);
         manifest::put(&mut batch, &hosted.to_manifest());
         self.write(batch).await?;
-        self.open(hosted).await
+        Ok(hosted)
     }
 
-    /// Opens a replica whose record is on the disk.
-    pub(super) async fn open(&self, hosted: Hosted) -> Result<Arc<Replica>, OpenFailure> {
-        let replica = match &hosted.kind {
-            HostedKind::Partition { .. } => self.open_partition(hosted).await?,
-            HostedKind::Coordinator => self.open_groups(hosted).await?,
-            HostedKind::Metadata => self.open_metadata(hosted).await?,
-        };
+    /// Opens a replica that the disk has; `repairs`: with what other nodes have of its log.
+    pub(super) async fn open(
+        &self,
+        hosted: Hosted,
+        attempts: u32,
+        repairs: bool,
+    ) -> Result<(), OpenFailure> {
+        let (replica, unfinished) = self.opener.open(hosted, attempts, repairs).await?;
         let replica = Arc::new(replica);
-        let mut replicas = self.replicas.lock().unwrap_or_else(PoisonError::into_inner);
-        replicas.insert(replica.hosted.group, replica.clone());
-        Ok(replica)
+        if self.insert(&replica) {
+            unfinished.keep();
+            return Ok(());
+        }
+        self.opener.liveness.forget_group(replica.hosted().group);
+        replica.close().await;
+        Err(OpenFailure::NotWanted)
     }
 
-    async fn open_partition(&self, hosted: Hosted) -> Result<Replica, OpenFailure> {
-        let group = hosted.group;
-        let HostedKind::Partition { topic, config, .. } = hosted.kind.clone() else {
-            return Err(record(group, "it is not of a partition"));
-        };
-        let log = open_log(&self.groups, group, false).await?;
-        let (machine, shared) =
-            PartitionMachine::open(group, self.groups.engine.clone(), config.ladder)?;
-        let raft = open_partition(&self.groups, (group, hosted.replica), log, machine).await?;
-        let raft = Arc::new(raft);
-        let pulse = self.liveness.watch_group(raft.clone());
-        let partition = Arc::new(Partition::new(PartitionParts {
-            topic,
-            config,
-            context: self.partitions.clone(),
-            raft: raft.clone(),
-            shared,
-            pulse: pulse.clone(),
-        }));
-        let closed = CancellationToken::new();
-        let following = partition.clone();
-        spawn_until(&closed, async move { following.follow_log_start().await });
-        Ok(Replica { hosted, raft, pulse, role: ReplicaRole::Partition(partition), closed })
-    }
-
-    async fn open_groups(&self, hosted: Hosted) -> Result<Replica, OpenFailure> {
-        let group = hosted.group;
-        let log = open_log(&self.groups, group, true).await?;
-        let (publish, changes) = watch::channel(Generation::default());
-        let published = move |table: &GroupTable| {
-            let last = table.generation_last();
-            publish.send_if_modified(|known| std::mem::replace(known, last) != last);
-        };
-        let (machine, shared) = TableMachine::<GroupTable>::open(
-            group,
-            self.groups.engine.clone(),
-            Box::new(published),
-        )?;
-        let id = (group, hosted.replica);
-        let raft = Arc::new(open_table(&self.groups, id, log, Box::new(machine)).await?);
-        let closed = snapshots_of(&raft, shared.clone());
-        let pulse = self.liveness.watch_group(raft.clone());
-        Ok(Replica { hosted, raft, pulse, role: ReplicaRole::Groups(shared, changes), closed })
-    }
-
-    async fn open_metadata(&self, hosted: Hosted) -> Result<Replica, OpenFailure> {
-        let group = hosted.group;
-        let log = open_log(&self.groups, group, true).await?;
-        let publish = self.publish_metadata.clone();
-        let published = move |state: &MetadataState| {
-            publish.send_replace(Arc::new(state.clone()));
-        };
-        let (machine, shared) = TableMachine::<MetadataState>::open(
-            group,
-            self.groups.engine.clone(),
-            Box::new(published),
-        )?;
-        let id = (group, hosted.replica);
-        let raft = Arc::new(open_table(&self.groups, id, log, Box::new(machine)).await?);
-        let closed = snapshots_of(&raft, shared);
-        let pulse = self.liveness.watch_group(raft.clone());
-        Ok(Replica { hosted, raft, pulse, role: ReplicaRole::Metadata, closed })
+    /// Answers `false` where it is not wanted any more.
+    fn insert(&self, replica: &Arc<Replica>) -> bool {
+        let mut replicas = self.lock();
+        let group = replica.hosted().group;
+        let wanted = replicas.closed.get(&group).is_some_and(|closed| {
+            closed.hosted.replica == replica.hosted().replica && !closed.given_up.is_cancelled()
+        });
+        if wanted {
+            replicas.closed.remove(&group);
+            replicas.open.insert(group, replica.clone());
+            self.count_closed(&replicas);
+        }
+        wanted
     }
 
     /// Closes every replica. Their data stays.
     pub(super) async fn close_all(&self) {
-        let replicas =
-            std::mem::take(&mut *self.replicas.lock().unwrap_or_else(PoisonError::into_inner));
-        for replica in replicas.values() {
-            replica.closed.cancel();
-            replica.raft.shutdown().await;
+        let (open, closed) = {
+            let mut replicas = self.lock();
+            replicas.ended = true;
+            (std::mem::take(&mut replicas.open), std::mem::take(&mut replicas.closed))
+        };
+        for closed in closed.values() {
+            closed.given_up.cancel();
+        }
+        for replica in open.values() {
+            replica.close().await;
         }
     }
 
     /// Closes a replica and deletes its data.
     pub(super) async fn remove(&self, group: GroupId) -> Result<(), StorageError> {
-        let removed = self.replicas.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
-        if let Some(replica) = removed {
-            self.liveness.forget_group(group);
-            replica.closed.cancel();
-            replica.raft.shutdown().await;
+        let closed = {
+            let mut replicas = self.lock();
+            let closed = replicas.closed.remove(&group);
+            self.count_closed(&replicas);
+            closed
+        };
+        if let Some(closed) = closed {
+            closed.given_up.cancel();
+            closed.ended.cancelled().await;
         }
+        self.close(group).await;
         let mut batch = WriteBatch::new();
         keys::delete_group(&mut batch, group);
         self.write(batch).await
+    }
+
+    /// Closes a replica that is open. When this returns nothing of it is written any more but what
+    /// is in line already.
+    async fn close(&self, group: GroupId) {
+        let open = self.lock().open.remove(&group);
+        if let Some(replica) = open {
+            self.opener.liveness.forget_group(group);
+            replica.close().await;
+        }
+    }
+
+    fn count_closed(&self, replicas: &Replicas) {
+        self.opener.groups.metrics.opening.closed.set(replicas.closed.len());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Replicas> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// In line behind what the group's replica may have queued un-waited: written past it, those
@@ -247,7 +282,7 @@ impl Registry {
     async fn write(&self, batch: WriteBatch) -> Result<(), StorageError> {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |result| drop(sender.send(result)));
-        self.groups.writer.submit(WriteRequest { batch, sync: true, done });
+        self.opener.groups.writer.submit(WriteRequest { batch, sync: true, done });
         let gone = StorageError::Stopped { reason: "its writer is gone".to_owned() };
         receiver.await.unwrap_or(Err(gone))
     }
@@ -255,68 +290,4 @@ impl Registry {
 
 fn record(group: GroupId, reason: &str) -> OpenFailure {
     OpenFailure::Record { group, reason: reason.to_owned() }
-}
-
-fn spawn_until(closed: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
-    let closed = closed.clone();
-    crate::env::spawn(async move {
-        tokio::select! {
-            biased;
-            () = closed.cancelled() => {}
-            () = task => {}
-        }
-    });
-}
-
-/// Makes a table's snapshot whenever its log has grown long.
-fn snapshots_of<T: Send + 'static>(
-    raft: &Arc<RaftGroup>,
-    shared: Arc<Shared<T>>,
-) -> CancellationToken {
-    let closed = CancellationToken::new();
-    let raft = raft.clone();
-    spawn_until(&closed, async move {
-        loop {
-            shared.wants_snapshot.notified().await;
-            raft.snapshot().await;
-        }
-    });
-    closed
-}
-
-/// Fetches damaged entries from the group's other replicas.
-struct Repairer {
-    cluster_id: ClusterId,
-    peers: Arc<Peers>,
-}
-
-pub(super) fn repairer(cluster_id: ClusterId, peers: Arc<Peers>) -> Arc<dyn EntrySource> {
-    Arc::new(Repairer { cluster_id, peers })
-}
-
-impl EntrySource for Repairer {
-    fn fetch(&self, group: GroupId, index: u64) -> BoxFuture<'static, Option<StoredEntry>> {
-        const ANSWER_MAX: Duration = Duration::from_secs(2);
-        let cluster_id = bytes::Bytes::copy_from_slice(self.cluster_id.0.as_bytes());
-        let peers = self.peers.clone();
-        // Any replica of the group will do; which one a node has it knows itself.
-        let target = pb::Target { cluster_id, group: group.0, replica: 0 };
-        let request = pb::ReadEntryRequest { target: Some(target), index };
-        Box::pin(async move {
-            // Just started, a node may not know the others yet, nor they it.
-            for _ in 0..limits::REPAIR_ROUNDS {
-                for link in peers.all() {
-                    let answer = link.read_entry(request.clone(), ANSWER_MAX).await;
-                    let entry = answer.ok().and_then(|it| entry_for_repair(it).ok());
-                    if let Some((found, entry)) = entry
-                        && found == index
-                    {
-                        return Some(entry);
-                    }
-                }
-                tokio::time::sleep(limits::REPAIR_PAUSE).await;
-            }
-            None
-        })
-    }
 }

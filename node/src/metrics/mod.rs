@@ -38,6 +38,8 @@ pub struct Metrics {
     pub peer: PeerMetrics,
     /// Stored entries that were not as they had been written.
     pub repair: RepairMetrics,
+    /// Opening the replicas that this node has.
+    pub opening: OpeningMetrics,
     /// Commits of group offsets that were acknowledged.
     pub group_offset_commits: Count,
     /// Raft groups with a replica on this node.
@@ -134,6 +136,19 @@ pub struct RepairMetrics {
     pub repaired: Count,
 }
 
+/// Opening the replicas that this node has.
+#[derive(Clone)]
+pub struct OpeningMetrics {
+    /// Attempts to open a replica.
+    pub attempts: Count,
+    /// Those of them that failed.
+    pub failures: Count,
+    /// Replicas whose disk could not be trusted, and that begin anew under another id.
+    pub replaced: Count,
+    /// Replicas that are not open at the moment.
+    pub closed: Now,
+}
+
 impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
@@ -157,6 +172,7 @@ impl Metrics {
         let log_writer = LogWriterMetrics::register(&mut to);
         let peer = PeerMetrics::register(&mut to);
         let repair = RepairMetrics::register(&mut to);
+        let opening = OpeningMetrics::register(&mut to);
         Metrics {
             append,
             fetch,
@@ -164,6 +180,7 @@ impl Metrics {
             log_writer,
             peer,
             repair,
+            opening,
             group_offset_commits: to
                 .count("group_offset_commits", "Commits of group offsets acknowledged"),
             groups_hosted: to.now("groups_hosted", "Raft groups with a replica on this node"),
@@ -251,6 +268,17 @@ impl RepairMetrics {
         RepairMetrics {
             corrupt: to.count("corrupt_entries", "Stored entries with a wrong checksum"),
             repaired: to.count("repaired_entries", "Corrupt entries fetched again from a peer"),
+        }
+    }
+}
+
+impl OpeningMetrics {
+    fn register(to: &mut Registrar<'_>) -> OpeningMetrics {
+        OpeningMetrics {
+            attempts: to.count("replica_open_attempts", "Attempts to open a replica"),
+            failures: to.count("replica_open_failures", "Attempts that failed"),
+            replaced: to.count("replicas_replaced", "Damaged replicas that begin anew"),
+            closed: to.now("groups_closed", "Raft groups whose replica here is not open"),
         }
     }
 }

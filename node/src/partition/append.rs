@@ -12,10 +12,11 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use node_core::partition::{Append, AppendBatch, BatchOutcome};
-use node_core::time::HybridClock;
+use node_core::time::{EntryTime, HybridClock};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::index::OffsetIndex;
 use super::machine::PartitionShared;
 use super::{Partition, PartitionContext};
 use crate::limits;
@@ -75,6 +76,7 @@ impl From<RaftFailure> for AppendFailure {
         match failure {
             RaftFailure::NotLeader { leader } => Self::NotLeader { leader },
             RaftFailure::NoQuorum => Self::NoQuorum,
+            RaftFailure::Busy => Self::Overloaded,
             RaftFailure::OutcomeUnknown => Self::LeadershipLost,
             RaftFailure::Stopped(why) => Self::Stopped(why),
         }
@@ -193,14 +195,23 @@ struct Worker {
 impl Worker {
     async fn run(mut self, mut line: mpsc::Receiver<Waiting>) {
         let mut under_way: FuturesOrdered<BoxFuture<'static, ()>> = FuturesOrdered::new();
+        // The first of those that wait for their turn.
         let mut carried: Option<Waiting> = None;
+        let raft = self.raft.clone();
         loop {
             let may_propose = under_way.len() < limits::ENTRIES_UNDER_WAY_MAX;
             tokio::select! {
                 biased;
                 Some(()) = under_way.next(), if !under_way.is_empty() => {}
-                first = next(&mut carried, &mut line), if may_propose => {
+                first = line.recv(), if carried.is_none() => {
                     let Some(first) = first else { break };
+                    carried = Some(first);
+                }
+                // A disk that can't keep up holds back appends here, BEFORE the group's core has
+                // them: there votes and heartbeats would wait behind them. One that has failed
+                // lets them pass, to be answered.
+                _ = raft.log().room(), if may_propose && carried.is_some() => {
+                    let Some(first) = carried.take() else { continue };
                     let gathered = gather(first, &mut carried, &mut line);
                     if let Some(entry) = self.propose(gathered).await {
                         under_way.push_back(entry);
@@ -208,7 +219,7 @@ impl Worker {
                 }
                 // Entries under way stay open for as long as no majority is heard of. Those who
                 // wait behind them were never proposed: they can go elsewhere.
-                () = tokio::time::sleep(limits::LEADERSHIP_LOOK), if !may_propose => {
+                () = tokio::time::sleep(limits::LEADERSHIP_LOOK), if carried.is_some() => {
                     if self.raft.brief().role != Role::Leader {
                         let failure =
                             AppendFailure::NotLeader { leader: self.raft.status().leader };
@@ -252,13 +263,15 @@ impl Worker {
         };
         #[cfg(quipu_zoo)]
         let answers = self.acknowledge_before_quorum(&sizes, answers, time.ms());
+        let shared = self.shared.clone();
         Some(Box::pin(async move {
             let outcome = proposed.outcome().await;
             drop(held);
             match outcome {
                 Ok((Applied::Batches(outcomes), position)) => {
+                    let time_ms = time_in(&shared.index, &outcomes).unwrap_or(time).ms();
                     for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
-                        let answered = answer_of(outcome, position.term, time.ms());
+                        let answered = answer_of(outcome, position.term, time_ms);
                         drop(answer.send(answered));
                     }
                 }
@@ -312,16 +325,6 @@ impl Worker {
     }
 }
 
-async fn next(
-    carried: &mut Option<Waiting>,
-    line: &mut mpsc::Receiver<Waiting>,
-) -> Option<Waiting> {
-    match carried.take() {
-        Some(carried) => Some(carried),
-        None => line.recv().await,
-    }
-}
-
 /// Takes from the line what goes into one entry. What would make it too large is carried over.
 fn gather(
     first: Waiting,
@@ -348,6 +351,16 @@ fn refuse(gathered: Vec<Waiting>, failure: &AppendFailure) {
     }
 }
 
+/// The log's time at an entry that was just applied. Later than the leader's stamp where entries
+/// of a leader whose clock was ahead came before it.
+fn time_in(index: &OffsetIndex, outcomes: &[BatchOutcome]) -> Option<EntryTime> {
+    let base_offset = outcomes.iter().find_map(|outcome| match outcome {
+        BatchOutcome::Appended { base_offset } => Some(*base_offset),
+        _ => None,
+    })?;
+    index.at(base_offset).ok().flatten().map(|record| record.time)
+}
+
 fn answer_of(outcome: BatchOutcome, leader_epoch: u64, entry_time_ms: u64) -> Answer {
     let appended = |base_offset, duplicate| {
         Ok(Appended { base_offset, duplicate, leader_epoch, entry_time_ms })
@@ -364,5 +377,36 @@ fn answer_of(outcome: BatchOutcome, leader_epoch: u64, entry_time_ms: u64) -> An
         }
         BatchOutcome::UnknownProducer => Err(AppendFailure::UnknownProducer),
         BatchOutcome::Malformed => Err(AppendFailure::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use node_core::ids::GroupId;
+    use node_core::partition::PartitionState;
+    use node_core::position::RaftPosition;
+    use quipu_batch::{BatchBuilder, Compression, Record};
+
+    use super::*;
+    use crate::storage::memory::MemoryEngine;
+
+    #[test]
+    fn the_time_that_is_answered_is_the_logs_and_never_goes_back() {
+        let mut builder = BatchBuilder::new(Compression::None, 1 << 10);
+        builder.push(&Record::default()).expect("it fits");
+        let bytes = builder.build(None).expect("a batch");
+        let index = OffsetIndex::new(GroupId(1_000), Arc::new(MemoryEngine::new()));
+        let mut state = PartitionState::new(node_core::partition::LadderLimits::default());
+        let mut told = Vec::new();
+        // The second leader's clock is behind.
+        for (at, ms) in [(0, 9_000), (1, 5_000), (2, 9_500)] {
+            let batches = vec![AppendBatch { expect_end_offset: None, bytes: bytes.clone() }];
+            let append = Append { time: EntryTime::from_ms(ms), batches };
+            let applied = state.apply_append(RaftPosition { term: at + 1, index: at }, &append);
+            index.push(applied.index.expect("accepted"));
+            told.push(time_in(&index, &applied.outcomes).map(EntryTime::ms));
+        }
+        assert_eq!(told, [Some(9_000), Some(9_000), Some(9_500)]);
+        assert_eq!(time_in(&index, &[BatchOutcome::Malformed]), None);
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::Partition;
 use super::read::ReadFault;
+use crate::limits;
 use crate::raft::{Place, RaftFailure, Role};
 
 /// What a read must see.
@@ -59,8 +60,14 @@ impl Partition {
         }
     }
 
-    /// How far this replica may lag, from what the leader last said of its commit index.
+    /// How far this replica may lag, from what the leader last said of its commit index. `None`
+    /// where nothing was heard for so long that it says nothing of the replica: in a parked group
+    /// that is the time since something happened in it.
     pub(crate) fn lag(&self) -> Option<Duration> {
+        self.lag_heard().filter(|lag| *lag <= limits::LAG_TOLD_MAX)
+    }
+
+    fn lag_heard(&self) -> Option<Duration> {
         let brief = self.raft.brief();
         if brief.role == Role::Leader {
             return match brief.committed_in_term {
@@ -78,7 +85,7 @@ impl Partition {
         linearized.map_err(|failure| match failure {
             RaftFailure::Stopped(why) => ReadFailure::Stopped(why),
             RaftFailure::NotLeader { leader } => ReadFailure::NoLeader { leader },
-            RaftFailure::NoQuorum | RaftFailure::OutcomeUnknown => {
+            RaftFailure::NoQuorum | RaftFailure::Busy | RaftFailure::OutcomeUnknown => {
                 ReadFailure::NoLeader { leader: None }
             }
         })

@@ -38,9 +38,10 @@ fn raft_refused(refusal: &Refusal) -> Status {
     let text = refusal.to_string();
     match refusal {
         Refusal::Malformed(_) => Status::invalid_argument(text),
-        Refusal::Raft(RaftFailure::NotLeader { .. } | RaftFailure::NoQuorum) => {
-            Status::new(NOT_LEADER, text)
-        }
+        // Nothing was done: another moment, or another node, may do.
+        Refusal::Raft(
+            RaftFailure::NotLeader { .. } | RaftFailure::NoQuorum | RaftFailure::Busy,
+        ) => Status::new(NOT_LEADER, text),
         Refusal::Raft(_) => Status::aborted(text),
         Refusal::NotCommitted(_) | Refusal::Unreadable(..) => Status::not_found(text),
     }
@@ -54,6 +55,10 @@ fn member(formation: &Formation, cluster_id: &[u8]) -> Result<Arc<Member>, Statu
     } else {
         Err(Status::aborted("this node belongs to another cluster"))
     }
+}
+
+fn no_replica() -> Status {
+    Status::aborted("this node has no open replica of the group")
 }
 
 #[tonic::async_trait]
@@ -98,18 +103,14 @@ impl pb::peer_server::Peer for PeerServer {
 impl RaftServer {
     fn replica(&self, target: Option<&pb::Target>) -> Result<Arc<Replica>, Status> {
         let target = target.ok_or_else(|| Status::invalid_argument("a call without a target"))?;
-        let replica = self.any_replica(target)?;
+        let member = member(&self.0, &target.cluster_id)?;
+        let replica = member.registry_ref().replica(GroupId(target.group));
+        let replica = replica.ok_or_else(no_replica)?;
         if replica.raft().replica().0 == target.replica {
             Ok(replica)
         } else {
             Err(Status::aborted("this node has another replica of the group"))
         }
-    }
-
-    fn any_replica(&self, target: &pb::Target) -> Result<Arc<Replica>, Status> {
-        let member = member(&self.0, &target.cluster_id)?;
-        let replica = member.registry_ref().replica(GroupId(target.group));
-        replica.ok_or_else(|| Status::aborted("this node has no replica of the group"))
     }
 
     async fn heartbeat(
@@ -214,8 +215,9 @@ impl pb::raft_server::Raft for RaftServer {
         let request = request.get_ref();
         let target = request.target.as_ref();
         let target = target.ok_or_else(|| Status::invalid_argument("a call without a target"))?;
-        let replica = self.any_replica(target)?;
-        let response = replica.raft().serve_entry(request.index);
+        let member = member(&self.0, &target.cluster_id)?;
+        let response = member.registry_ref().serve_entry(GroupId(target.group), request.index);
+        let response = response.ok_or_else(no_replica)?;
         Ok(Response::new(response.map_err(|refusal| raft_refused(&refusal))?))
     }
 }

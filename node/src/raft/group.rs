@@ -34,6 +34,9 @@ pub(crate) enum RaftFailure {
     /// Nothing happened: the leader has no fresh word from a majority.
     #[error("the leader has lost touch with the majority")]
     NoQuorum,
+    /// Nothing happened: the node's disk does not keep up.
+    #[error("this node's disk does not keep up with what is to be written")]
+    Busy,
     /// A proposal that may or may not come into effect: leadership was lost meanwhile.
     #[error("leadership was lost while the outcome was open")]
     OutcomeUnknown,
@@ -235,6 +238,10 @@ impl RaftGroup {
         deadline: Instant,
     ) -> Result<(Applied, RaftPosition), RaftFailure> {
         self.ensure_writable(deadline).await?;
+        match tokio::time::timeout_at(deadline, self.log.room()).await {
+            Ok(room) => room.map_err(stopped)?,
+            Err(_) => return Err(RaftFailure::Busy),
+        }
         let proposed = self.propose(command).await?;
         match tokio::time::timeout_at(deadline, proposed.outcome()).await {
             Ok(outcome) => outcome,
@@ -459,9 +466,11 @@ impl RaftGroup {
         drop(self.raft.trigger().snapshot().await);
     }
 
-    /// Ends this replica's tasks. Its data stays.
+    /// Ends this replica's tasks. Its data stays, and nothing more is written to it.
     pub(crate) async fn shutdown(&self) {
         drop(self.raft.shutdown().await);
+        // What applies entries may be at work still.
+        self.log.close();
     }
 }
 

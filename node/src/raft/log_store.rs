@@ -3,31 +3,35 @@
 //! An append goes into a tail in memory, where it can be read at once, and into the writer's
 //! queue; openraft hears when it is on disk. Votes, truncations and appends of all groups go
 //! through the one queue in the order they were decided: their order is what makes them safe.
+//! Nothing here waits for room in that queue: votes and heartbeats would wait with it. Who brings
+//! work waits, before openraft has it ([`GroupLog::room`]).
+//!
+//! A closed log writes nothing more, whatever is still at work on it: what is queued after it was
+//! closed, as the deletion of the group, is the last that the disk hears of it.
 //!
 //! The tail keeps what is not yet on disk or not yet applied, and beyond that the newest entries up
 //! to [`limits::TAIL_BYTES_MAX`], so that consumers at the end and followers that keep up never
 //! read from disk. A damaged entry is fetched again from another replica before openraft sees it.
 
+mod handle;
 mod repair;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-use std::fmt::Debug;
+pub(crate) use handle::LogStore;
+pub(super) use repair::{committed_end, stored_entry};
+
 use std::io;
-use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use futures::Stream;
 use futures::future::BoxFuture;
 use node_core::ids::GroupId;
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::{EntryPayload, OptionalSend};
+use openraft::EntryPayload;
 use tokio::sync::oneshot;
 
 use super::tail::{Tail, payload_bytes};
-use super::types::{Entry, LogId, Types, Vote, term_of};
+use super::types::{Entry, LogId, term_of};
 use super::wire;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -50,7 +54,18 @@ pub(crate) struct GroupLog {
     /// Applied state is not kept beside the log (table groups): remember what was committed.
     keeps_committed: bool,
     tail: Mutex<Tail>,
+    /// Held while a request is queued, so that none comes after it was closed.
+    gate: Mutex<Gate>,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+    /// Damaged entries are fetched from other replicas, else they are errors.
+    repairs: bool,
+    /// The last entry that is damaged and that no other replica could give.
+    unrepaired: Option<String>,
 }
 
 /// The command of an entry; empty for entries without one.
@@ -71,11 +86,19 @@ pub(crate) struct LogParts {
 }
 
 impl GroupLog {
-    /// Opens the log as the disk has it.
+    /// Opens the log as the disk has it; damaged entries are fetched from other replicas.
     pub(crate) async fn open(parts: LogParts) -> io::Result<Arc<Self>> {
+        Self::open_repairing(parts, true).await
+    }
+
+    /// Opens the log. Damaged entries are errors until [`allow_repair`](Self::allow_repair), unless
+    /// it `repairs` from the start.
+    pub(super) async fn open_repairing(parts: LogParts, repairs: bool) -> io::Result<Arc<Self>> {
         let LogParts { group, engine, writer, repair, keeps_committed, metrics } = parts;
+        let gate = Mutex::new(Gate { repairs, ..Gate::default() });
         let tail = Mutex::default();
-        let log = Arc::new(Self { group, engine, writer, repair, keeps_committed, tail, metrics });
+        let log = Self { group, engine, writer, repair, keeps_committed, tail, gate, metrics };
+        let log = Arc::new(log);
         let vote = log.state(keys::vote(group))?;
         let vote = vote.map(|bytes| wire::vote_from_bytes(&bytes)).transpose().map_err(bad)?;
         let purged = log.state(keys::last_purged(group))?;
@@ -160,13 +183,10 @@ impl GroupLog {
     pub(super) fn read_whole(&self, index: u64) -> io::Result<Option<StoredEntry>> {
         let mut cached = Vec::new();
         self.lock().copy(index, index + 1, 1, &mut cached);
-        if let Some(entry) = cached.first() {
-            return Ok(Some(wire::entry_to_stored(entry)));
+        match cached.first() {
+            Some(entry) => Ok(Some(wire::entry_to_stored(entry))),
+            None => stored_entry(&*self.engine, self.group, index),
         }
-        let key = keys::log_entry(self.group, index);
-        let value = self.engine.get(Space::Log, &key).map_err(io::Error::other)?;
-        let stored = value.map(|value| entry::decode(self.group, index, value));
-        stored.transpose().map_err(bad)
     }
 
     /// Reads one entry.
@@ -231,18 +251,72 @@ impl GroupLog {
                 stored();
             }
         });
-        self.writer.submit(WriteRequest { batch, sync: false, done });
+        self.submit(WriteRequest { batch, sync: false, done });
     }
 
     /// Writes and waits until it, and all that was queued before it, is on stable storage.
     pub(super) async fn write_and_wait(&self, batch: WriteBatch) -> io::Result<()> {
+        written(self.queue(batch)).await
+    }
+
+    /// Queues a synced write. The receiver hears of it.
+    fn queue(&self, batch: WriteBatch) -> Queued {
         let (sender, receiver) = oneshot::channel();
         let done = Box::new(move |result| drop(sender.send(result)));
-        self.writer.submit(WriteRequest { batch, sync: true, done });
-        match receiver.await {
-            Ok(result) => result.map_err(io::Error::other),
-            Err(_) => Err(io::Error::other("the log writer has stopped")),
+        self.submit(WriteRequest { batch, sync: true, done });
+        receiver
+    }
+
+    fn submit(&self, request: WriteRequest) {
+        let gate = self.gate();
+        if gate.closed {
+            drop(gate);
+            let reason = format!("the log of {} is closed", self.group);
+            (request.done)(Err(StorageError::Stopped { reason }));
+        } else {
+            self.writer.submit(request);
         }
+    }
+
+    /// Waits until the disk keeps up: for whoever brings entries, before openraft has them.
+    pub(crate) async fn room(&self) -> Result<(), StorageError> {
+        self.writer.room().await
+    }
+
+    /// From now on nothing is written any more; what was queued before still is.
+    pub(crate) fn close(&self) {
+        self.gate().closed = true;
+    }
+
+    /// From now on damaged entries are fetched again from other replicas.
+    pub(super) fn allow_repair(&self) {
+        self.gate().repairs = true;
+    }
+
+    /// What of this log is damaged and could not be had from another replica when it was needed.
+    pub(crate) fn unrepaired(&self) -> Option<String> {
+        self.gate().unrepaired.clone()
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to `batch` what forgets the entries up to and with `upto`.
+    pub(super) fn purge_in(&self, batch: &mut WriteBatch, upto: LogId) {
+        let end = upto.index() + 1;
+        {
+            let mut tail = self.lock();
+            tail.purge(end);
+            tail.purged = tail.purged.max(Some(upto));
+            // By index: a snapshot also covers entries of a later term that were never committed.
+            if tail.last.is_none_or(|last| last.index() < upto.index()) {
+                tail.last = Some(upto);
+            }
+            tail.flushed_end = tail.flushed_end.max(end);
+        }
+        row::put(batch, keys::last_purged(self.group), &wire::log_id_to_bytes(&upto));
+        batch.delete_range(Space::Log, keys::log_through(self.group, upto.index()));
     }
 
     fn state(&self, key: Bytes) -> io::Result<Option<Bytes>> {
@@ -266,192 +340,15 @@ impl GroupLog {
     }
 }
 
+type Queued = oneshot::Receiver<Result<(), StorageError>>;
+
+async fn written(queued: Queued) -> io::Result<()> {
+    match queued.await {
+        Ok(result) => result.map_err(io::Error::other),
+        Err(_) => Err(io::Error::other("the log writer has stopped")),
+    }
+}
+
 fn bad(what: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_string())
-}
-
-fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
-    let start = match range.start_bound() {
-        Bound::Included(start) => *start,
-        Bound::Excluded(before) => before.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(last) => last.saturating_add(1),
-        Bound::Excluded(end) => *end,
-        Bound::Unbounded => u64::MAX,
-    };
-    (start, end)
-}
-
-/// The handle that openraft holds.
-#[derive(Clone)]
-pub(crate) struct LogStore(pub(crate) Arc<GroupLog>);
-
-impl RaftLogReader<Types> for LogStore {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
-        &mut self,
-        range: RB,
-    ) -> Result<Vec<Entry>, io::Error> {
-        let (start, end) = bounds(&range);
-        self.0.read(start, end, usize::MAX).await
-    }
-
-    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.0.lock().vote)
-    }
-
-    async fn limited_get_log_entries(
-        &mut self,
-        start: u64,
-        end: u64,
-    ) -> Result<Vec<Entry>, io::Error> {
-        self.0.read(start, end, limits::REPLICATE_BYTES_MAX).await
-    }
-
-    async fn entries_stream<RB>(
-        &mut self,
-        range: RB,
-    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
-    where
-        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
-    {
-        let (start, end) = bounds(&range);
-        let state = (self.0.clone(), start, VecDeque::<Entry>::new());
-        Box::pin(futures::stream::unfold(state, move |(log, next, mut read)| async move {
-            if read.is_empty() && next < end {
-                match log.read(next, end, limits::APPLY_BYTES_MAX).await {
-                    // openraft takes the end of the stream for the end of the range: what is not
-                    // here must be an error, or it would count as applied.
-                    Ok(entries) if entries.is_empty() => {
-                        let text = format!("entry {next} of {} is missing", log.group);
-                        return Some((Err(io::Error::other(text)), (log, end, read)));
-                    }
-                    Ok(entries) => read.extend(entries),
-                    Err(error) => return Some((Err(error), (log, end, VecDeque::new()))),
-                }
-            }
-            let entry = read.pop_front()?;
-            let next = entry.log_id.index() + 1;
-            Some((Ok(entry), (log, next, read)))
-        }))
-    }
-}
-
-impl RaftLogStorage<Types> for LogStore {
-    type LogReader = Self;
-
-    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
-        let tail = self.0.lock();
-        Ok(LogState { last_purged_log_id: tail.purged, last_log_id: tail.last })
-    }
-
-    async fn get_log_reader(&mut self) -> Self {
-        self.clone()
-    }
-
-    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        let mut batch = WriteBatch::default();
-        row::put(&mut batch, keys::vote(self.0.group), &wire::vote_to_bytes(vote));
-        self.0.write_and_wait(batch).await?;
-        self.0.lock().vote = Some(*vote);
-        Ok(())
-    }
-
-    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        if let Some(committed) = committed
-            && self.0.keeps_committed
-        {
-            let mut batch = WriteBatch::default();
-            let value = wire::log_id_to_bytes(&committed);
-            row::put(&mut batch, keys::committed(self.0.group), &value);
-            self.0.write_later(batch, Box::new(|| {}));
-        }
-        Ok(())
-    }
-
-    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        if !self.0.keeps_committed {
-            return Ok(None);
-        }
-        let bytes = self.0.state(keys::committed(self.0.group))?;
-        let committed = bytes.map(|bytes| wire::log_id_from_bytes(&bytes)).transpose();
-        // Written un-synced: it may be newer than what a power cut left of the log.
-        let last = self.0.lock().last;
-        Ok(committed.map_err(bad)?.min(last))
-    }
-
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> Result<(), io::Error>
-    where
-        I: IntoIterator<Item = Entry> + OptionalSend,
-        I::IntoIter: OptionalSend,
-    {
-        let group = self.0.group;
-        // A disk that can't keep up holds back whoever appends, a leader's stream included.
-        self.0.writer.room().await.map_err(io::Error::other)?;
-        let mut batch = WriteBatch::default();
-        let mut flushed_end = 0;
-        {
-            let mut tail = self.0.lock();
-            for entry in entries {
-                let index = entry.log_id.index();
-                let stored = wire::entry_to_stored(&entry);
-                let value = entry::encode(group, index, &stored);
-                batch.put(Space::Log, keys::log_entry(group, index), value);
-                flushed_end = index + 1;
-                tail.push(entry);
-            }
-        }
-        let log = self.0.clone();
-        let done = Box::new(move |result: Result<(), StorageError>| {
-            if result.is_ok() {
-                let mut tail = log.lock();
-                tail.flushed_end = tail.flushed_end.max(flushed_end);
-                tail.evict();
-            }
-            callback.io_completed(result.map_err(io::Error::other));
-        });
-        self.0.writer.submit(WriteRequest { batch, sync: true, done });
-        Ok(())
-    }
-
-    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        let start = last.map_or(0, |last| last.index() + 1);
-        {
-            let mut tail = self.0.lock();
-            if tail.last > last {
-                let group = self.0.group;
-                tracing::debug!(%group, from = start, "a conflicting suffix is truncated");
-            }
-            tail.truncate(start);
-            tail.last = last;
-        }
-        let mut batch = WriteBatch::default();
-        batch.delete_range(Space::Log, keys::log_from(self.0.group, start));
-        self.0.write_and_wait(batch).await?;
-        // An append that was queued before may have been completed meanwhile.
-        let mut tail = self.0.lock();
-        tail.flushed_end = tail.flushed_end.min(start);
-        Ok(())
-    }
-
-    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
-        let end = upto.index() + 1;
-        {
-            let mut tail = self.0.lock();
-            tail.purge(end);
-            tail.purged = tail.purged.max(Some(upto));
-            // By index: a snapshot also covers entries of a later term that were never committed.
-            if tail.last.is_none_or(|last| last.index() < upto.index()) {
-                tail.last = Some(upto);
-            }
-            tail.flushed_end = tail.flushed_end.max(end);
-        }
-        let group = self.0.group;
-        let mut batch = WriteBatch::default();
-        row::put(&mut batch, keys::last_purged(group), &wire::log_id_to_bytes(&upto));
-        batch.delete_range(Space::Log, keys::log_through(group, upto.index()));
-        self.0.write_later(batch, Box::new(|| {}));
-        Ok(())
-    }
 }

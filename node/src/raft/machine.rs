@@ -3,6 +3,9 @@
 //! A partition's rows are written beside its log and un-waited; the tables of the metadata and
 //! coordinator groups live in memory and are kept as full snapshots, with the log replayed on top.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 
@@ -227,12 +230,16 @@ impl RaftStateMachine<Types> for Machine {
         data: Bytes,
     ) -> Result<(), io::Error> {
         let bytes = data.len();
-        let batch = match &mut self.kind {
+        let mut batch = match &mut self.kind {
             MachineKind::Partition(machine) => machine.install(data)?,
             MachineKind::Table(machine) => machine.install(data)?,
         };
         if self.applied().map(log_id_at) != meta.last_log_id {
             return Err(bad("a snapshot is not of the position it was sent for"));
+        }
+        // In one write with what it replaces: never is one found without the other.
+        if let Some(last) = meta.last_log_id {
+            self.log.purge_in(&mut batch, last);
         }
         self.log.write_and_wait(batch).await?;
         match &mut self.kind {

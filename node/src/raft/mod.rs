@@ -21,6 +21,6 @@ mod wire;
 
 pub(crate) use group::{Brief, GroupStatus, Place, RaftFailure, RaftGroup, Role};
 pub(crate) use log_store::{EntrySource, GroupLog, LogCommandBytes};
-pub(crate) use open::{GroupContext, RaftTiming, open_log, open_partition, open_table};
-pub(crate) use serve::{Refusal, entry_for_repair};
+pub(crate) use open::{GroupContext, OpenLog, RaftTiming, open_log, open_partition, open_table};
+pub(crate) use serve::{Refusal, entry_for_repair, serve_stored_entry};
 pub(crate) use types::{Applied, ReplicaNode};

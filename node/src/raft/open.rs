@@ -1,5 +1,6 @@
 //! Opens the replicas of this node: log, machine and core of each group, put together.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,21 +46,30 @@ fn stopped(error: impl std::fmt::Display) -> RaftFailure {
     RaftFailure::Stopped(error.to_string())
 }
 
+/// How the log of a group is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenLog {
+    /// Remember what was committed, since applied state is not kept beside the log.
+    pub(crate) keeps_committed: bool,
+    /// Ask other replicas for damaged entries; else they are errors until the replica is open.
+    pub(crate) repairs: bool,
+}
+
 /// Opens the log of a group. Needed before its machine is.
 pub(crate) async fn open_log(
     context: &GroupContext,
     group: GroupId,
-    keeps_committed: bool,
-) -> Result<Arc<GroupLog>, RaftFailure> {
+    how: OpenLog,
+) -> io::Result<Arc<GroupLog>> {
     let parts = LogParts {
         group,
         engine: context.engine.clone(),
         writer: context.writer.clone(),
         repair: context.repair.clone(),
-        keeps_committed,
+        keeps_committed: how.keeps_committed,
         metrics: context.metrics.clone(),
     };
-    GroupLog::open(parts).await.map_err(stopped)
+    GroupLog::open_repairing(parts, how.repairs).await
 }
 
 /// Opens a partition's replica.
@@ -108,9 +118,12 @@ async fn open(
     };
     // Openraft's lease is the greatest election time-out, twice this.
     let quorum_fresh = limits::QUORUM_FRESH_MAX.min(context.timing.election);
+    let opened = log.clone();
     let parts =
         GroupParts { group, replica, config, log, machine, network, applied_end, quorum_fresh };
-    RaftGroup::open(parts).await
+    let raft = RaftGroup::open(parts).await?;
+    opened.allow_repair();
+    Ok(raft)
 }
 
 fn config(context: &GroupContext, entries_kept: u64) -> Result<Arc<openraft::Config>, RaftFailure> {

@@ -4,14 +4,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
+use node_core::ids::GroupId;
 use openraft::raft::TransferLeaderRequest;
 use quipu_proto::peer::v1 as pb;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::group::{RaftFailure, RaftGroup, Role};
+use super::log_store::{committed_end, stored_entry};
 use super::types::{Snapshot, SnapshotMeta};
 use super::wire::{self, Malformed};
 use crate::limits;
+use crate::storage::Engine;
 
 /// Why a call from another replica is not answered with its answer.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +41,9 @@ fn permits_of(request: &pb::AppendEntriesRequest) -> u32 {
 
 impl RaftGroup {
     /// Answers a stream of appends, in order. A malformed request ends it. No more of it is read
-    /// while [`limits::APPEND_STREAM_BYTES_MAX`] are unanswered: openraft itself takes all that
-    /// comes, and a leader that is faster than this disk would fill the memory.
+    /// while [`limits::APPEND_STREAM_BYTES_MAX`] are unanswered, or while the log writer has no
+    /// room: openraft itself takes all that comes, and a leader that is faster than this disk would
+    /// fill the memory.
     pub(crate) fn serve_appends(
         &self,
         requests: impl Stream<Item = pb::AppendEntriesRequest> + Send + 'static,
@@ -47,11 +51,20 @@ impl RaftGroup {
         let room = Arc::new(Semaphore::new(limits::APPEND_STREAM_BYTES_MAX));
         let unanswered: Arc<Mutex<VecDeque<OwnedSemaphorePermit>>> = Arc::default();
         let held = unanswered.clone();
+        let log = self.log().clone();
         let requests = requests.then(move |request| {
-            let (room, held) = (room.clone(), held.clone());
+            let (room, held, log) = (room.clone(), held.clone(), log.clone());
             async move {
                 if let Ok(permit) = room.acquire_many_owned(permits_of(&request)).await {
                     held.lock().unwrap_or_else(PoisonError::into_inner).push_back(permit);
+                }
+                // A disk that can't keep up holds back its leaders' streams, never the group's
+                // core, in which votes and heartbeats would wait. One that has failed is the end
+                // of the process.
+                if !request.entries.is_empty()
+                    && let Err(error) = log.room().await
+                {
+                    tracing::debug!(%error, "an append is taken in although nothing is written");
                 }
                 request
             }
@@ -108,7 +121,7 @@ impl RaftGroup {
         request: pb::TransferLeaderRequest,
     ) -> Result<(), Refusal> {
         let from = wire::vote_from_pb(request.from)?;
-        let last = request.last.map(wire::log_id_from_pb);
+        let last = wire::log_id_from_pb_option(request.last)?;
         let request = TransferLeaderRequest::new(from, request.to_replica, last);
         // A target that is not ready answers so; the leader hears of it by the election that fails.
         drop(self.raft().handle_transfer_leader(request).await.map_err(stopped)?);
@@ -120,8 +133,8 @@ impl RaftGroup {
         request: pb::InstallSnapshotRequest,
     ) -> Result<pb::InstallSnapshotResponse, Refusal> {
         let vote = wire::vote_from_pb(request.vote)?;
-        let membership_at = request.membership_log_id.map(wire::log_id_from_pb);
-        let last_log_id = request.last.map(wire::log_id_from_pb);
+        let membership_at = wire::log_id_from_pb_option(request.membership_log_id)?;
+        let last_log_id = wire::log_id_from_pb_option(request.last)?;
         // openraft panics on a snapshot from beyond its sender's reign; strangers' bytes must not.
         if last_log_id
             .as_ref()
@@ -177,6 +190,22 @@ impl RaftGroup {
             },
         })
     }
+}
+
+/// Gives a committed entry out of a log that is not open: two replicas that both wait for a repair
+/// would else wait for each other.
+pub(crate) fn serve_stored_entry(
+    engine: &dyn Engine,
+    group: GroupId,
+    index: u64,
+) -> Result<pb::ReadEntryResponse, Refusal> {
+    if committed_end(engine, group) <= index {
+        return Err(Refusal::NotCommitted(index));
+    }
+    let unreadable = |why: String| Refusal::Unreadable(index, why);
+    let stored = stored_entry(engine, group, index).map_err(|it| unreadable(it.to_string()))?;
+    let stored = stored.ok_or_else(|| unreadable("it is not in the log".to_owned()))?;
+    Ok(pb::ReadEntryResponse { entry: Some(wire::stored_to_pb(index, stored)) })
 }
 
 /// The entry another replica gave for a repair.

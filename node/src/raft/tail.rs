@@ -23,6 +23,8 @@ pub(super) struct Tail {
     pub(super) flushed_end: u64,
     /// Entries below are applied.
     pub(super) applied_end: u64,
+    /// How often entries were taken from its end.
+    pub(super) cuts: u64,
 }
 
 impl Tail {

@@ -25,8 +25,19 @@ pub(super) fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
     pb::LogId { term: term_of(log_id), index: log_id.index() }
 }
 
-pub(super) fn log_id_from_pb(id: pb::LogId) -> LogId {
-    log_id(id.term, id.index)
+/// Terms and indexes of no log ever made: counting on from them would overflow.
+const NUMBER_END: u64 = 1 << 62;
+
+pub(super) fn log_id_from_pb(id: pb::LogId) -> Result<LogId, Malformed> {
+    if id.term < NUMBER_END && id.index < NUMBER_END {
+        Ok(log_id(id.term, id.index))
+    } else {
+        Err(Malformed("log id: out of range"))
+    }
+}
+
+pub(super) fn log_id_from_pb_option(id: Option<pb::LogId>) -> Result<Option<LogId>, Malformed> {
+    id.map(log_id_from_pb).transpose()
 }
 
 pub(super) fn vote_to_pb(vote: &Vote) -> pb::Vote {
@@ -39,6 +50,9 @@ pub(super) fn vote_to_pb(vote: &Vote) -> pb::Vote {
 
 pub(super) fn vote_from_pb(vote: Option<pb::Vote>) -> Result<Vote, Malformed> {
     let vote = vote.ok_or(Malformed("vote"))?;
+    if vote.term >= NUMBER_END {
+        return Err(Malformed("vote: its term is out of range"));
+    }
     Ok(if vote.committed {
         Vote::new_committed(vote.term, vote.replica)
     } else {
@@ -61,7 +75,8 @@ pub(super) fn log_id_to_bytes(log_id: &LogId) -> Bytes {
 }
 
 pub(super) fn log_id_from_bytes(bytes: &[u8]) -> Result<LogId, Malformed> {
-    pb::LogId::decode(bytes).map(log_id_from_pb).map_err(|_| Malformed("stored log id"))
+    let id = pb::LogId::decode(bytes).map_err(|_| Malformed("stored log id"))?;
+    log_id_from_pb(id)
 }
 
 pub(super) fn membership_to_bytes(membership: &Membership) -> Bytes {
@@ -130,6 +145,7 @@ fn entry_to_pb(entry: &Entry) -> pb::Entry {
 
 pub(super) fn entry_from_pb(entry: pb::Entry) -> Result<Entry, Malformed> {
     let id = entry.id.ok_or(Malformed("entry"))?;
+    log_id_from_pb(id)?;
     let kind = u8::try_from(entry.kind).map_err(|_| Malformed("entry kind"))?;
     let kind = EntryKind::try_from(kind).map_err(|_| Malformed("entry kind"))?;
     entry_from_stored(id.index, StoredEntry { term: id.term, kind, payload: entry.payload })
@@ -158,11 +174,11 @@ pub(super) fn append_from_pb(
 ) -> Result<AppendEntriesRequest<Types>, Malformed> {
     let request = AppendEntriesRequest {
         vote: vote_from_pb(request.vote)?,
-        prev_log_id: request.prev.map(log_id_from_pb),
-        leader_commit: request.commit.map(log_id_from_pb),
+        prev_log_id: log_id_from_pb_option(request.prev)?,
+        leader_commit: log_id_from_pb_option(request.commit)?,
         entries: request.entries.into_iter().map(entry_from_pb).collect::<Result<_, _>>()?,
     };
-    let first = request.prev_log_id.as_ref().map_or(0, |prev| prev.index().saturating_add(1));
+    let first = request.prev_log_id.as_ref().map_or(0, |prev| prev.index() + 1);
     let mut at = first..;
     let dense = request.entries.iter().all(|entry: &Entry| at.next() == Some(entry.log_id.index()));
     if dense { Ok(request) } else { Err(Malformed("entries: their indexes have a gap")) }
@@ -186,7 +202,7 @@ pub(super) fn append_result_from_pb(
     response: pb::AppendEntriesResponse,
 ) -> Result<StreamAppendResult<Types>, Malformed> {
     use pb::append_entries_response::Status;
-    let log_id = response.log_id.map(log_id_from_pb);
+    let log_id = log_id_from_pb_option(response.log_id)?;
     Ok(match Status::try_from(response.status) {
         Ok(Status::Matched | Status::Partial) => Ok(log_id),
         Ok(Status::Conflict) => {
@@ -216,7 +232,7 @@ pub(super) fn vote_request_from_pb(
 ) -> Result<VoteRequest<Types>, Malformed> {
     Ok(VoteRequest {
         vote: vote_from_pb(request.vote)?,
-        last_log_id: request.last.map(log_id_from_pb),
+        last_log_id: log_id_from_pb_option(request.last)?,
         leadership_transfer: request.leadership_transfer,
     })
 }
@@ -232,7 +248,7 @@ pub(super) fn vote_response_to_pb(response: &VoteResponse<Types>) -> pb::VoteRes
 pub(super) fn vote_response_from_pb(
     response: pb::VoteResponse,
 ) -> Result<VoteResponse<Types>, Malformed> {
-    let last = response.last.map(log_id_from_pb);
+    let last = log_id_from_pb_option(response.last)?;
     Ok(VoteResponse::new(vote_from_pb(response.vote)?, last, response.granted))
 }
 
@@ -270,5 +286,42 @@ mod tests {
         };
         let gap = Malformed("entries: their indexes have a gap");
         assert_eq!(append_from_pb(request).err(), Some(gap));
+    }
+
+    #[test]
+    fn numbers_beyond_any_log_are_refused_wherever_they_stand() {
+        let id = |term, index| Some(pb::LogId { term, index });
+        let entry = |id| pb::Entry { id, kind: 0, payload: Bytes::new() };
+        let vote = |term| Some(pb::Vote { term, replica: 1, committed: true });
+        let append = |prev, commit, entries: Vec<pb::Entry>| pb::AppendEntriesRequest {
+            vote: vote(1),
+            prev,
+            commit,
+            entries,
+            ..Default::default()
+        };
+        for end in [NUMBER_END, u64::MAX - 1, u64::MAX] {
+            let last = entry(id(1, end));
+            let requests = [
+                append(id(1, end), None, vec![]),
+                append(id(1, end - 1), None, vec![last.clone()]),
+                append(id(1, end - 1), None, vec![last.clone(), entry(id(1, 0))]),
+                append(id(end, 1), None, vec![]),
+                append(None, id(1, end), vec![]),
+                append(None, None, vec![entry(id(end, 0))]),
+                pb::AppendEntriesRequest { vote: vote(end), ..Default::default() },
+            ];
+            for request in requests {
+                assert!(append_from_pb(request.clone()).is_err(), "{request:?}");
+            }
+            let request = pb::VoteRequest { vote: vote(1), last: id(1, end), ..Default::default() };
+            assert!(vote_request_from_pb(request).is_err());
+            let response = pb::VoteResponse { vote: vote(end), ..Default::default() };
+            assert!(vote_response_from_pb(response).is_err());
+            let answer = pb::AppendEntriesResponse { log_id: id(1, end), ..Default::default() };
+            assert!(append_result_from_pb(answer).is_err());
+        }
+        let request = append(id(1, NUMBER_END - 2), None, vec![entry(id(1, NUMBER_END - 1))]);
+        assert!(append_from_pb(request).is_ok());
     }
 }

@@ -1,10 +1,14 @@
 //! What a group's log takes in, and what it must refuse.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::StreamExt;
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use tokio::sync::Notify;
 
 use super::*;
+use crate::raft::types::{Vote, log_id};
 use crate::storage::entry::EntryKind;
 use crate::storage::log_writer::SyncDelay;
 use crate::storage::memory::{Damage, MemoryEngine};
@@ -46,16 +50,25 @@ fn disk_with(entries: &BTreeMap<u64, StoredEntry>, damaged: &[u64]) -> Arc<Memor
 }
 
 async fn open(engine: &Arc<MemoryEngine>, others: &[u64]) -> io::Result<Arc<GroupLog>> {
+    GroupLog::open_repairing(parts(engine, Arc::new(Others(entries(others)))), true).await
+}
+
+fn parts(engine: &Arc<MemoryEngine>, repair: Arc<dyn EntrySource>) -> LogParts {
     let engine: Arc<dyn Engine> = engine.clone();
-    GroupLog::open(LogParts {
+    LogParts {
         group: GROUP,
         engine: engine.clone(),
-        writer: LogWriter::on_task(engine, SyncDelay::fixed(std::time::Duration::ZERO)),
-        repair: Arc::new(Others(entries(others))),
+        writer: LogWriter::on_task(engine, SyncDelay::fixed(Duration::ZERO)),
+        repair,
         keeps_committed: false,
         metrics: Arc::new(Metrics::new()),
-    })
-    .await
+    }
+}
+
+fn entry_at(index: u64, term: u64, bytes: usize) -> Entry {
+    let payload = Bytes::from(vec![7; bytes]);
+    let stored = StoredEntry { term, kind: EntryKind::Command, payload };
+    wire::entry_from_stored(index, stored).expect("an entry")
 }
 
 fn terms(entries: &[Entry]) -> Vec<u64> {
@@ -105,4 +118,110 @@ async fn a_missing_entry_is_had_again_from_another_replica() {
     let disk = disk_with(&stored, &[]);
     let log = open(&disk, &[1, 1, 1, 1]).await.expect("its last entry is whole");
     assert_eq!(log.read(0, 3, usize::MAX).await.expect("read").len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_an_error_at_once_where_nobody_shall_be_asked() {
+    let disk = disk_with(&entries(&[1, 1]), &[1]);
+    let others = Arc::new(Others(entries(&[1, 1])));
+    let opened = GroupLog::open_repairing(parts(&disk, others.clone()), false).await.map(drop);
+    assert_eq!(opened.map_err(|error| error.kind()), Err(io::ErrorKind::InvalidData));
+
+    let disk = disk_with(&entries(&[1, 1]), &[0]);
+    let log = GroupLog::open_repairing(parts(&disk, others), false).await.expect("its last is");
+    assert!(log.read(0, 1, 1).await.is_err());
+    assert!(log.unrepaired().is_some());
+    log.allow_repair();
+    assert_eq!(terms(&log.read(0, 1, 1).await.expect("repaired")), [1]);
+    assert_eq!(log.unrepaired(), None);
+}
+
+#[tokio::test]
+async fn a_closed_log_writes_nothing_more_whoever_is_at_work_on_it() {
+    let disk = disk_with(&entries(&[1]), &[]);
+    let log = open(&disk, &[]).await.expect("whole");
+    let writer = log.writer.clone();
+    log.close();
+
+    let mut rows = WriteBatch::new();
+    row::put(&mut rows, keys::head(GROUP), b"applied");
+    log.write_later(rows, Box::new(|| panic!("it is not stored")));
+    let mut store = LogStore(log.clone());
+    store.append([entry_at(1, 1, 1)], IOFlushed::noop()).await.expect("queued, or not");
+    assert!(store.save_vote(&Vote::new(9, 9)).await.is_err());
+    assert!(store.truncate_after(None).await.is_err());
+    store.purge(log_id(1, 0)).await.expect("queued, or not");
+    writer.close().await;
+
+    assert_eq!(disk.get(Space::State, &keys::head(GROUP)), Ok(None));
+    assert_eq!(disk.get(Space::State, &keys::vote(GROUP)), Ok(None));
+    assert_eq!(disk.get(Space::State, &keys::last_purged(GROUP)), Ok(None));
+    assert_eq!(disk.get(Space::Log, &keys::log_entry(GROUP, 1)), Ok(None));
+    assert!(disk.get(Space::Log, &keys::log_entry(GROUP, 0)).is_ok_and(|it| it.is_some()));
+}
+
+/// Another replica that gives entry 2 only when it is told to.
+struct Slow {
+    entries: BTreeMap<u64, StoredEntry>,
+    asked: Notify,
+    go_on: Notify,
+}
+
+impl EntrySource for Arc<Slow> {
+    fn fetch(&self, _: GroupId, index: u64) -> BoxFuture<'static, Option<StoredEntry>> {
+        let slow = self.clone();
+        Box::pin(async move {
+            if index == 2 {
+                slow.asked.notify_one();
+                slow.go_on.notified().await;
+            }
+            slow.entries.get(&index).cloned()
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_repaired_entry_is_not_written_behind_a_truncation_or_purge_that_took_it_away() {
+    for purges in [false, true] {
+        let disk = disk_with(&entries(&[1, 1, 1, 1]), &[2]);
+        let (asked, go_on) = (Notify::new(), Notify::new());
+        let slow = Arc::new(Slow { entries: entries(&[1, 1, 1, 1]), asked, go_on });
+        let log = GroupLog::open_repairing(parts(&disk, Arc::new(slow.clone())), true);
+        let log = log.await.expect("its last entry is whole");
+        let reader = log.clone();
+        let reading = tokio::spawn(async move { reader.read(2, 3, 1).await });
+        slow.asked.notified().await;
+
+        let mut store = LogStore(log.clone());
+        if purges {
+            store.purge(log_id(1, 2)).await.expect("queued");
+        } else {
+            store.truncate_after(Some(log_id(1, 1))).await.expect("written");
+        }
+        slow.go_on.notify_one();
+
+        let read = reading.await.expect("it ends").expect("whoever began before gets it");
+        assert_eq!(terms(&read), [1]);
+        log.write_and_wait(WriteBatch::new()).await.expect("written");
+        assert_eq!(disk.get(Space::Log, &keys::log_entry(GROUP, 2)), Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn an_append_never_waits_for_the_disk_because_votes_would_wait_behind_it() {
+    let disk = Arc::new(MemoryEngine::new());
+    let parts = parts(&disk, Arc::new(Others(BTreeMap::new())));
+    let engine: Arc<dyn Engine> = disk.clone();
+    // No sync ends.
+    let writer = LogWriter::on_task(engine, SyncDelay::fixed(Duration::from_secs(86_400)));
+    let log = GroupLog::open_repairing(LogParts { writer, ..parts }, true).await.expect("empty");
+    let mut store = LogStore(log.clone());
+    let appends = async {
+        for index in 0..40 {
+            store.append([entry_at(index, 1, 1 << 20)], IOFlushed::noop()).await.expect("queued");
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), appends).await.is_ok());
+    // Who brings work waits instead.
+    assert!(tokio::time::timeout(Duration::from_millis(100), log.room()).await.is_err());
 }
