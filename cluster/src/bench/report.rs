@@ -170,12 +170,13 @@ impl Spread {
 impl Report {
     /// Prints it, draws it where that was asked for, and fails if a run had failures.
     pub(super) fn finish(&self, global: &GlobalArgs, svg: Option<&Path>) -> anyhow::Result<()> {
-        if let Some(svg) = svg {
-            plot::draw(svg, self)?;
-        }
         match global.output {
             OutputForm::Json => print_json(&self.to_json())?,
             OutputForm::Table | OutputForm::Cloudevents => print(self.to_table().as_bytes())?,
+        }
+        // AFTER the report, which a picture that can't be drawn must not take along.
+        if let Some(svg) = svg {
+            plot::draw(svg, self)?;
         }
         self.tell_failures()
     }
