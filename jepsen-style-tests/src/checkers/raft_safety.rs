@@ -4,7 +4,8 @@
 //! - one leader: at most one replica leads a group in a term;
 //! - elected on disk: when a replica leads, a majority of the voters has on disk a vote for it or
 //!   for a later term;
-//! - votes: what a disk holds of a vote never goes back, and no voter changes its mind in a term;
+//! - votes: what a disk holds of a vote never goes back, and no voter changes its mind in a term,
+//!   but to follow who won it;
 //! - log matching: one index and one term is one entry, with one entry before it, on every disk;
 //! - committed on disk: an index that a leader reports committed is on the disks of a majority of
 //!   the voters at that moment;

@@ -88,10 +88,15 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// Whether a disk that held `before` may hold this one later.
+    /// Whether a disk that held `before` may hold this one later. A candidate that lost stores
+    /// who won in its term: that is no other vote, because a majority has voted already.
     pub fn may_follow(self, before: Self) -> bool {
-        let later = self.term > before.term;
-        later || (self.is_for(before) && (self.committed || !before.committed))
+        match (before.committed, self.committed) {
+            _ if self.term != before.term => self.term > before.term,
+            (false, true) => true,
+            (false, false) | (true, true) => self.is_for(before),
+            (true, false) => false,
+        }
     }
 
     /// Whether it is for the same candidate in the same term.

@@ -145,6 +145,18 @@ fn a_vote_that_goes_back_or_changes_within_a_term_is_a_violation() {
 }
 
 #[test]
+fn a_candidate_that_lost_follows_who_won_and_votes_for_nobody_else() {
+    let vote = |replica, committed| Some(Vote { term: 2, replica, committed });
+    for (next, allowed) in [(vote(3, true), true), (vote(3, false), false)] {
+        let mut told = Told::new();
+        told.probe(2).vote = vote(2, false);
+        assert_eq!(told.look(), Ok(()));
+        told.probe(2).vote = next;
+        assert_eq!(told.look().is_ok(), allowed);
+    }
+}
+
+#[test]
 fn what_a_running_replica_knows_never_goes_back_and_a_restart_may_forget_it() {
     let mut told = Told::new();
     told.live(3).committed = Some(id(1, 0));
