@@ -102,10 +102,11 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
     OURS.contains(&krate)
 }
 
-/// openraft logs an error for each message to a replica that was closed on purpose, as when its
-/// topic is deleted.
+/// openraft logs an error for each message to or from a replica that was closed on purpose, as when
+/// its topic is deleted.
 fn is_about_a_closed_replica(message: &str) -> bool {
-    message.contains("failed to send") && message.contains("RaftCore")
+    let is_unsent = message.contains("failed to send") && message.contains("RaftCore");
+    is_unsent || message.contains("RaftCore stopped: raft stopped")
 }
 
 impl Subscriber for LogLines {

@@ -137,24 +137,24 @@ impl Operator {
         }
     }
 
-    /// Demands of the living what [`healing`] says, until it has it or the time is over.
+    /// Demands of the living what [`healings`] say, until it has it or the time is over.
     async fn ask_the_living(&self, client: &Client, plan: &Plan) {
         let deadline = Instant::now() + SERVES_WITHIN;
-        let healing = healing(plan, &self.leaders, Duration::ZERO);
-        let partitions = healing.partitions.iter().map(async |partition| {
-            self.append_until(client, *partition, deadline).await;
-            for node in self.leaders.replicas(*partition) {
-                if healing.core.contains(&node) {
-                    self.read_until(client, node, *partition, deadline).await;
+        let healings = healings(plan, &self.leaders, Duration::ZERO);
+        join_all(healings.iter().map(async |healing| {
+            for partition in &healing.partitions {
+                self.append_until(client, *partition, deadline).await;
+                for node in &healing.core {
+                    self.read_until(client, *node, *partition, deadline).await;
                 }
             }
-        });
-        let groups = healing.groups.iter().map(async |group| {
-            while Instant::now() < deadline && !self.commit(client, group).await {
-                sleep(AGAIN_AFTER).await;
+            for group in &healing.groups {
+                while Instant::now() < deadline && !self.commit(client, group).await {
+                    sleep(AGAIN_AFTER).await;
+                }
             }
-        });
-        futures::join!(join_all(partitions), join_all(groups));
+        }))
+        .await;
     }
 
     /// Commits once. Answers whether it did.
@@ -173,26 +173,28 @@ impl Operator {
     }
 }
 
-/// What the living must serve while some nodes stay dead: what has a majority among them.
-pub fn healing(plan: &Plan, board: &LeaderBoard, healed: Duration) -> Healing {
-    let labels = plan.nodes.iter().map(|node| node.label);
-    let core: BTreeSet<u64> = labels.filter(|label| !plan.stay_dead.contains(label)).collect();
-    let lives = |partition: &u32| {
-        let replicas = board.replicas(*partition);
-        let living = replicas.iter().filter(|node| core.contains(node)).count();
-        2 * living > replicas.len()
-    };
-    let partitions: BTreeSet<u32> = (0..plan.topic.partitions).filter(lives).collect();
-    // A coordinator group has three replicas, on nodes that the plan does not know.
-    let groups = if plan.stay_dead.len() <= 1 { [GROUP.to_owned()].into() } else { [].into() };
-    Healing {
+/// What the living must serve while some nodes stay dead: each partition that has a majority among
+/// them, by those of them that hold it, and commits where no group can have lost its majority.
+pub fn healings(plan: &Plan, board: &LeaderBoard, healed: Duration) -> Vec<Healing> {
+    let base = Healing {
         healed_us: micros(healed),
         within_us: micros(SERVES_WITHIN),
-        core,
-        partitions,
-        groups,
-        topic: false,
+        ..Healing::default()
+    };
+    let mut healings = Vec::new();
+    for partition in 0..plan.topic.partitions {
+        let replicas = board.replicas(partition);
+        let dead = |node: &u64| plan.stay_dead.contains(node);
+        let core: BTreeSet<u64> = replicas.iter().copied().filter(|node| !dead(node)).collect();
+        if 2 * core.len() > replicas.len() {
+            healings.push(Healing { core, partitions: [partition].into(), ..base.clone() });
+        }
     }
+    // A coordinator group has three replicas, on nodes that the plan does not know.
+    if plan.stay_dead.len() <= 1 {
+        healings.push(Healing { groups: [GROUP.to_owned()].into(), ..base });
+    }
+    healings
 }
 
 fn micros(time: Duration) -> u64 {

@@ -63,8 +63,9 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
     let mut violations = stage.complaints.take();
     violations.extend(check_all(&Observations::of(&history)));
     if let Some(healed) = stage.healed {
-        let healing = operator::healing(plan, &stage.reach.leaders, healed);
-        violations.extend(serves_after_healing::check(&history, &healing));
+        for healing in operator::healings(plan, &stage.reach.leaders, healed) {
+            violations.extend(serves_after_healing::check(&history, &healing));
+        }
     }
     let errors = notes.take_errors().into_iter();
     violations.extend(errors.map(|line| Violation::ErrorLogged { line }));

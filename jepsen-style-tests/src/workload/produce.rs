@@ -1,7 +1,7 @@
 //! Clients that append: one batch after the other in several ways, or many records under way.
 //!
-//! An append of unknown outcome ends a producer's identity, because nobody knows which number is
-//! next, unless it is repeated until it is known.
+//! An append that is not acknowledged ends a producer's identity: nobody knows which number is next,
+//! or, if it was refused, its number would stand for other records in the history.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -77,8 +77,7 @@ async fn one_shot(mut worker: Worker, plan: ProducerPlan) {
         known.stamp(&mut parcel);
         match parcel.send(&worker, &client).await {
             Sent::At(_) => known.used(&parcel),
-            Sent::Refused | Sent::Conflict(_) => {}
-            Sent::Unknown => numbers = None,
+            Sent::Refused | Sent::Conflict(_) | Sent::Unknown => numbers = None,
         }
     }
 }
@@ -129,7 +128,9 @@ async fn zombie(mut worker: Worker, plan: ProducerPlan) {
             continue;
         }
         if worker.rng.u8(0..30) == 0 {
-            take_over(&mut worker, &client, known, &mut old).await;
+            let known = known.clone();
+            numbers = take_over(&mut worker, &client, known).await;
+            old.clear();
             continue;
         }
         let (place, count) = (worker.place(), count(&mut worker, plan));
@@ -140,8 +141,7 @@ async fn zombie(mut worker: Worker, plan: ProducerPlan) {
                 known.used(&parcel);
                 remember(&mut old, parcel);
             }
-            Sent::Refused | Sent::Conflict(_) => {}
-            Sent::Unknown => numbers = None,
+            Sent::Refused | Sent::Conflict(_) | Sent::Unknown => numbers = None,
         }
     }
 }
@@ -165,32 +165,21 @@ async fn send_again_and_again(worker: &mut Worker, client: &Client, parcel: &Par
     best
 }
 
-/// A newer incarnation writes with the next epoch; then the older one tries to go on.
-async fn take_over(
-    worker: &mut Worker,
-    client: &Client,
-    numbers: &mut Numbers,
-    old: &mut Vec<Parcel>,
-) {
-    let Some(epoch) = numbers.identity.epoch.checked_add(1) else { return };
-    let mut newer = Numbers::new(ProducerIdentity { epoch, ..numbers.identity });
+/// A newer incarnation writes with the next epoch; then the older one tries to go on. Answers who
+/// goes on, if that is known.
+async fn take_over(worker: &mut Worker, client: &Client, mut older: Numbers) -> Option<Numbers> {
+    let epoch = older.identity.epoch.checked_add(1)?;
+    let mut newer = Numbers::new(ProducerIdentity { epoch, ..older.identity });
     let place = worker.place();
     let mut first = Parcel::new(worker, place.clone(), 1);
     newer.stamp(&mut first);
     let sent = first.send(worker, client).await;
-    if matches!(sent, Sent::At(_)) {
-        newer.used(&first);
-    }
+    newer.used(&first);
     let mut late = Parcel::new(worker, place, 1);
-    numbers.stamp(&mut late);
+    older.stamp(&mut late);
+    older.used(&late);
     late.send(worker, client).await;
-    old.clear();
-    if matches!(sent, Sent::At(_)) {
-        *numbers = newer;
-    } else {
-        // Which of the two may go on is not known: neither does.
-        *numbers = Numbers::new(ProducerIdentity { epoch: u16::MAX, ..numbers.identity });
-    }
+    matches!(sent, Sent::At(_)).then_some(newer)
 }
 
 async fn pipelined(mut worker: Worker, plan: ProducerPlan) {
