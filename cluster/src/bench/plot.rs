@@ -12,6 +12,8 @@ use super::report::{Report, Run};
 const WIDTH: u32 = 960;
 const PANEL_HEIGHT: u32 = 300;
 
+const FONT: &str = "sans-serif";
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// A line of a panel.
@@ -138,7 +140,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel) -> Result<(), Box<dyn std::error::
     };
     let y: Range<f64> = 0.0..greatest(points().map(|point| point.1)) * 1.05;
     let mut chart = ChartBuilder::on(area)
-        .caption(&panel.title, ("sans-serif", 16))
+        .caption(&panel.title, (FONT, 20))
         .margin(12)
         .x_label_area_size(34)
         .y_label_area_size(72)
@@ -153,6 +155,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel) -> Result<(), Box<dyn std::error::
         .bold_line_style(RGBColor(0xdd, 0xdd, 0xdd))
         .x_desc(panel.x_name)
         .x_labels(6)
+        .label_style((FONT, 15))
         .x_label_formatter(&label)
         .draw()?;
     for line in &panel.lines {
@@ -164,6 +167,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel) -> Result<(), Box<dyn std::error::
     }
     chart
         .configure_series_labels()
+        .label_font((FONT, 15))
         .background_style(WHITE.mix(0.8))
         .border_style(RGBColor(0xbb, 0xbb, 0xbb))
         .position(SeriesLabelPosition::UpperLeft)
