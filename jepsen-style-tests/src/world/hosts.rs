@@ -1,7 +1,7 @@
 //! The hosts of nodes: real node code on a simulated disk, which outlives it.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::clock::SimulatedClock;
 use super::links::BarrierId;
 use super::net::SimulatedNetwork;
+use crate::checkers::raft_safety::NodeLook;
 use crate::history::Recorder;
 use crate::nemesis::Cut;
 use crate::plan::NodePlan;
@@ -35,6 +36,8 @@ pub struct NodeHost {
     clock: SimulatedClock,
     /// What each start of the node counted, the last one last.
     metrics: Rc<RefCell<Vec<Metrics>>>,
+    /// Its node, while it runs.
+    running: Rc<RefCell<Weak<Node>>>,
     up: bool,
     /// Keeps others from hearing of its end, while it is down silently.
     pub(super) silence: Option<BarrierId>,
@@ -62,13 +65,15 @@ impl NodeHost {
         let config = config(plan.label, &name);
         let metrics: Rc<RefCell<Vec<Metrics>>> = Rc::default();
         let (label, kept, recorder) = (plan.label, metrics.clone(), recorder.clone());
+        let running: Rc<RefCell<Weak<Node>>> = Rc::default();
+        let seat = running.clone();
         sim.host(name.as_str(), move || {
             let counted = Metrics::new();
             kept.borrow_mut().push(counted.clone());
             recorder.started(label);
-            run(config.clone(), env.clone(), counted)
+            run(config.clone(), env.clone(), counted, seat.clone())
         });
-        Self { label, name, disk, clock, metrics, up: true, silence: None }
+        Self { label, name, disk, clock, metrics, running, up: true, silence: None }
     }
 
     /// Its label.
@@ -99,6 +104,14 @@ impl NodeHost {
     /// Its wall clock.
     pub fn clock(&self) -> &SimulatedClock {
         &self.clock
+    }
+
+    /// What consensus looks like on it at this moment.
+    pub(super) fn look(&self) -> NodeLook<'_> {
+        let node = self.running.borrow().upgrade();
+        let live = node.map(|node| node.probe()).unwrap_or_default();
+        let run = u64::try_from(self.metrics.borrow().len()).expect("a usize fits");
+        NodeLook { node: self.label, run, live, disk: &self.disk }
     }
 
     /// The sum over all starts of its node of something that it counts.
@@ -162,12 +175,19 @@ fn config(label: u64, name: &str) -> NodeConfig {
 }
 
 /// What a host runs. Its end is the end of the run: nothing in this world stops a node but a crash.
-async fn run(config: NodeConfig, env: Env, metrics: Metrics) -> turmoil::Result {
+async fn run(
+    config: NodeConfig,
+    env: Env,
+    metrics: Metrics,
+    seat: Rc<RefCell<Weak<Node>>>,
+) -> turmoil::Result {
     let label = config.node_id;
     tracing::info!(label, clock_ms = env.clock.now_ms(), "the host starts its node");
     let readiness = watch::Sender::new(Readiness::NotReady("starting".into()));
     let started = Node::start(config, env, metrics, readiness).await;
     let node = started.map_err(|error: StartError| format!("node {label}: {error}"))?;
+    let node = Rc::new(node);
+    seat.replace(Rc::downgrade(&node));
     let reason = node.failed().await;
     Err(format!("node {label}: {reason}").into())
 }

@@ -22,6 +22,7 @@ use node::env::Clock as _;
 use quipu_client::{ClientConfig, Clock};
 use turmoil::Sim;
 
+use crate::checkers::raft_safety::RaftWatch;
 use crate::history::Recorder;
 use crate::nemesis::Cut;
 use crate::plan::Plan;
@@ -35,6 +36,8 @@ pub(crate) use net::hex;
 
 /// Segments that a connection may have on its way.
 const TCP_SEGMENTS: usize = 65_536;
+/// Between two looks at what consensus promises.
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
 /// Longer than any run: how long a run may take is decided outside.
 const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 
@@ -47,6 +50,8 @@ pub struct World {
     trace: Trace,
     seed: u64,
     latency_max: Duration,
+    raft: RaftWatch,
+    looks_next: Duration,
 }
 
 /// A node that stands still.
@@ -80,7 +85,17 @@ impl World {
             nodes.push(host);
         }
         let latency_max = Duration::from_millis(plan.latency_max_ms);
-        Self { sim, nodes, clients: Names::new(), links, trace, seed: plan.seed, latency_max }
+        Self {
+            sim,
+            nodes,
+            clients: Names::new(),
+            links,
+            trace,
+            seed: plan.seed,
+            latency_max,
+            raft: RaftWatch::default(),
+            looks_next: Duration::ZERO,
+        }
     }
 
     /// Adds a host that runs `client` to its end.
@@ -122,16 +137,31 @@ impl World {
     /// Lets one tick pass. Answers whether all clients have ended.
     ///
     /// # Errors
-    /// If a node stopped or something panicked: the world can't go on then.
+    /// If a node stopped, something panicked or Raft broke a promise: the world can't go on then.
     pub fn step(&mut self) -> Result<bool, Violation> {
         let sim = &mut self.sim;
         let stepped = catch_unwind(AssertUnwindSafe(|| sim.step()));
         self.trace.set_outside_now(self.sim.elapsed());
         match stepped {
-            Ok(Ok(ended)) => Ok(ended),
+            Ok(Ok(ended)) => self.look().map(|()| ended),
             Ok(Err(error)) => Err(Violation::NodeStopped { reason: error.to_string() }),
             Err(_) => Err(Violation::Panicked { what: panics::first() }),
         }
+    }
+
+    /// Holds Raft's promises against what the nodes say and what their disks keep.
+    fn look(&mut self) -> Result<(), Violation> {
+        if self.sim.elapsed() < self.looks_next {
+            return Ok(());
+        }
+        self.looks_next = self.sim.elapsed() + LOOKS_EVERY;
+        let looks: Vec<_> = self.nodes.iter().map(NodeHost::look).collect();
+        self.raft.look(&looks).map_err(Violation::Raft)
+    }
+
+    /// A disk was emptied or set back on purpose: what it had is not demanded of it any more.
+    pub fn disk_lost(&mut self, label: u64) {
+        self.raft.disk_lost(label);
     }
 
     /// Simulated time since the beginning.
