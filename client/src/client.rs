@@ -11,6 +11,7 @@ use crate::config::{Backoff, ClientConfig, Clock};
 use crate::connections::Connections;
 use crate::consumer::{Consumer, ConsumerConfig};
 use crate::error::{CallError, ConnectError};
+use crate::group::{GroupConfig, GroupConsumer};
 use crate::groups::Groups;
 use crate::producer::{Producer, ProducerConfig};
 use crate::routing::Routing;
@@ -81,6 +82,14 @@ impl Client {
     /// [`ConnectError::InvalidConfig`].
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, ConnectError> {
         Consumer::start(self.clone(), config)
+    }
+
+    /// A consumer that shares topics with the other members of a group. It joins by itself.
+    ///
+    /// # Errors
+    /// [`ConnectError::InvalidConfig`].
+    pub fn group_consumer(&self, config: GroupConfig) -> Result<GroupConsumer, ConnectError> {
+        GroupConsumer::start(self.clone(), config)
     }
 
     /// Group offsets.

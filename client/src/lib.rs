@@ -41,7 +41,8 @@
 //! # Reading on and on
 //!
 //! A [`Consumer`] reads many partitions ahead of the application and survives failovers without
-//! leaving out or repeating a record; [`Groups`] remember how far an application has come.
+//! leaving out or repeating a record; [`Groups`] remember how far an application has come. A
+//! [`GroupConsumer`] shares topics with the other members of a group.
 //!
 //! # Errors
 //!
@@ -61,8 +62,9 @@
 //! # Inside
 //!
 //! What decides is pure and tested without a server: `routing`, `retry`, `producer/batcher`,
-//! `producer/queue`, `consumer/position`. What runs (`calls`, `producer/sender`,
-//! `consumer/fetcher`) only sequences, on tokio's clock, so that a simulation can replay it.
+//! `producer/queue`, `consumer/position`, `group/membership`. What runs (`calls`,
+//! `producer/sender`, `consumer/fetcher`, `group/heart`) only sequences, on tokio's clock, so that
+//! a simulation can replay it.
 
 mod admin;
 mod append;
@@ -73,6 +75,7 @@ mod connections;
 mod consumer;
 mod discovery;
 mod error;
+mod group;
 mod groups;
 mod producer;
 mod read;
@@ -91,6 +94,9 @@ pub use consumer::{Consumer, ConsumerConfig, OutOfRange, StartAt};
 pub use error::{
     AdminError, AppendError, CallError, Code, ConnectError, ConsumeError, ErrorCode, GroupError,
     Outcome, ProduceError, ReadError,
+};
+pub use group::{
+    CommitMode, GroupConfig, GroupConsumeError, GroupConsumer, Listener, PartitionEvent,
 };
 pub use groups::{GroupDescription, GroupOffset, Groups, PartitionLag};
 pub use producer::{Delivery, Producer, ProducerConfig, RecordMetadata};

@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use quipu_client::{ClientConfig, Code, Compression, ConsumerConfig, OutOfRange, ProducerConfig};
+use quipu_client::{
+    ClientConfig, Code, CommitMode, Compression, ConsumerConfig, GroupConfig, OutOfRange,
+    ProducerConfig, StartAt,
+};
 
 const PAGE: &str = include_str!("../../docs/client.md");
 
@@ -74,6 +77,16 @@ fn the_page_tells_the_consumer_s_defaults() {
     assert_eq!(duration(default_of("max_wait")), config.max_wait);
     assert_eq!((default_of("out_of_range"), config.out_of_range), ("error", OutOfRange::Error));
     assert_eq!(duration(default_of("report_after")), config.report_after);
+}
+
+#[test]
+fn the_page_tells_the_group_consumer_s_defaults() {
+    let config = GroupConfig::new("g", ["t"]);
+    assert_eq!(duration(default_of("session_timeout")), config.session_timeout);
+    assert_eq!(duration(default_of("max_processing")), config.max_processing);
+    let interval = default_of("commit").strip_prefix("after processing, every ").unwrap();
+    assert_eq!(config.commit, CommitMode::AfterProcessing(duration(interval)));
+    assert_eq!((default_of("start"), config.start), ("earliest", StartAt::Earliest));
 }
 
 #[test]

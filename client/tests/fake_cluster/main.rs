@@ -9,6 +9,7 @@
 
 mod calls;
 mod consuming;
+mod consuming_in_groups;
 mod fake;
 mod groups_and_admin;
 mod producing;

@@ -1,5 +1,6 @@
 //! A cluster that does as it is told: three nodes, one state, no replication.
 
+mod members;
 mod network;
 mod partition;
 mod services;
@@ -39,6 +40,12 @@ pub(crate) struct State {
     pub(crate) refusals: VecDeque<v1::Error>,
     /// Group to topic and partition to offset.
     pub(crate) groups: BTreeMap<String, BTreeMap<(String, u32), v1::GroupOffset>>,
+    /// Generation and partitions of "t" that any member is told.
+    pub(crate) assignment: (i64, Vec<u32>),
+    /// Heartbeats that were heard, in this order.
+    pub(crate) heartbeats: Vec<v1::GroupHeartbeatRequest>,
+    /// What the next heartbeats are refused with.
+    pub(crate) expiries: VecDeque<ErrorCode>,
     /// The node that leads all coordinator groups and the metadata group.
     pub(crate) coordinator: u64,
     /// Nodes that know of no topic.

@@ -24,9 +24,9 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// One node.
 #[derive(Clone)]
-struct Node {
+pub(super) struct Node {
     id: u64,
-    cluster: FakeCluster,
+    pub(super) cluster: FakeCluster,
 }
 
 impl FakeCluster {
@@ -82,7 +82,7 @@ impl Node {
         Ok(partition)
     }
 
-    fn lead(&self, leader: Option<u64>) -> Result<(), v1::Error> {
+    pub(super) fn lead(&self, leader: Option<u64>) -> Result<(), v1::Error> {
         match leader {
             Some(leader) if leader == self.id => Ok(()),
             None | Some(0) => Err(refusal(ErrorCode::LeaderUnknown)),
@@ -261,9 +261,10 @@ impl Log for Node {
 impl Groups for Node {
     async fn group_heartbeat(
         &self,
-        _: Request<v1::GroupHeartbeatRequest>,
+        request: Request<v1::GroupHeartbeatRequest>,
     ) -> Answer<v1::GroupHeartbeatResponse> {
-        answer(Err(final_refusal(ErrorCode::NotSupported)))
+        self.note("group_heartbeat");
+        answer(self.heartbeat(request.into_inner()).await)
     }
 
     async fn commit_offsets(
