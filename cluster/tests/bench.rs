@@ -73,8 +73,8 @@ fn readers_get_what_is_appended() {
     let folder = tempfile::tempdir().unwrap();
     let run = "read --mode tail --rate 300 --readers 2 --partitions 2 --seconds 2 --warmup 1";
     let tail = object(&bench(folder.path(), run).output().unwrap());
-    // Two readers of three seconds of 300, less what a slow machine needs to begin. Each reader gets
-    // every record, or the bench fails.
+    // Two readers of three seconds of 300, less what a slow machine needs to begin. Each gets every
+    // record, or the bench fails.
     assert!((1_400.0..=1_802.0).contains(&median(&tail, "acked")), "{tail}");
     assert!(median(&tail, "p50_ms") > 0.0);
 }
