@@ -6,7 +6,7 @@
 use node::metrics::Metrics;
 
 use crate::log_lines::LineNotes;
-use crate::nemesis::FaultCounts;
+use crate::nemesis::{FaultCounts, count_disk_effects};
 use crate::world::NodeHost;
 
 type Counted = (&'static str, fn(&Metrics) -> u64);
@@ -34,6 +34,7 @@ pub fn count(counts: &mut FaultCounts, nodes: &[NodeHost], notes: &LineNotes) {
     for (effect, of) in COUNTED {
         counts.count(effect, nodes.iter().map(|node| node.counted(of)).sum());
     }
+    count_disk_effects(counts, nodes);
     for (message, effect) in LOGGED {
         counts.count(effect, notes.count(message));
     }

@@ -5,7 +5,7 @@
 //! - `plan`: what the seed decides before the run begins;
 //! - `world`: hosts with node code, network, disks, clocks, on turmoil;
 //! - `workload`: what clients do, `operator`: forms the cluster and looks at the end;
-//! - `nemesis`: what breaks, when, and whether it did;
+//! - `nemesis`: what breaks, when, and whether it did; `atlas`: what may be damaged;
 //! - `history`: what was asked and answered; `observations`: the same, sorted for checking;
 //! - `checkers`: the promises, one a file; `violation`: how one was broken;
 //! - `cuts`: one node's storage, its power cut at every write and every sync;
@@ -21,6 +21,7 @@ compile_error!(
      environment RUSTFLAGS (for documentation: RUSTDOCFLAGS) overrides it: unset it"
 );
 
+pub mod atlas;
 pub mod checkers;
 pub mod cuts;
 pub mod determinism;

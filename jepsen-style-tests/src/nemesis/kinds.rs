@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::scene::{Scene, Struck};
-use super::{clients, clocks, leaders, links, partition, pause, power, retention};
+use super::{clients, clocks, disk, leaders, links, partition, pause, power, retention};
 use crate::plan::Draw;
 
 /// A kind of fault.
@@ -96,4 +96,7 @@ kinds! {
     Retention: retention::Retention, "Almost everything may go.";
     ClientCrash: clients::ClientCrash, "A client dies in the middle of its work.";
     Overload: clients::Overload, "Clients send far more than usual.";
+    DamagedEntries: disk::DamagedEntries, "Stored entries are damaged while their node is down.";
+    FullDisk: disk::FullDisk, "A disk has less left than its reserve.";
+    SlowDisk: disk::SlowDisk, "Syncs of a disk take long.";
 }

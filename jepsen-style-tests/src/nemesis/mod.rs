@@ -11,6 +11,7 @@
 
 mod clients;
 mod clocks;
+mod disk;
 mod kinds;
 mod leaders;
 mod links;
@@ -28,6 +29,7 @@ use crate::history::{FaultResult, Recorder};
 use crate::workload::Controls;
 use crate::world::World;
 
+pub use disk::count_effects as count_disk_effects;
 pub use kinds::{Fault, FaultPlan, KINDS, Kind, KindEntry};
 pub use power::Cut;
 pub use scene::{Carried, FaultCounts, LeaderBoard, Order, Orders, Scene, Struck, add_all};

@@ -223,7 +223,7 @@ impl GroupLog {
             match entry::decode(self.group, index, value) {
                 Ok(stored) => entries.push(wire::entry_from_stored(index, stored).map_err(bad)?),
                 Err(damaged) if entries.is_empty() => {
-                    tracing::error!(group = %self.group, index, %damaged, "stored entry damaged");
+                    tracing::warn!(group = %self.group, index, %damaged, "stored entry damaged");
                     entries.push(self.repair(index).await?);
                 }
                 Err(_) => break,

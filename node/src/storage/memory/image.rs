@@ -1,6 +1,6 @@
 //! Keys and values of a simulated disk at one moment, and the damage that they carry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -65,6 +65,10 @@ impl Image {
             return None;
         }
         self.harmed.get(&(space, Bytes::copy_from_slice(key)))
+    }
+
+    pub(super) fn harmed_keys(&self) -> BTreeSet<(Space, Bytes)> {
+        self.harmed.keys().cloned().collect()
     }
 
     /// Remembers that somebody read a damaged key.

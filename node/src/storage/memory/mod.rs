@@ -21,7 +21,7 @@ mod image;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -237,6 +237,11 @@ impl MemoryEngine {
                 look(space, key, value);
             }
         }
+    }
+
+    /// Keys whose value on the disk is damaged.
+    pub fn harmed_keys(&self) -> BTreeSet<(Space, Bytes)> {
+        self.disk().durable.harmed_keys()
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
