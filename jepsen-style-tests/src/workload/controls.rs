@@ -6,13 +6,15 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
+/// A client that can be killed: its name, and what kills it.
+type Mortal = (String, Rc<Notify>);
+
 /// Clients as a nemesis sees them. Clones share it.
 #[derive(Clone, Default)]
 pub struct Controls {
     /// How many faults want a rush.
     rushes: Rc<Cell<u32>>,
-    /// Who can be killed, and how.
-    mortals: Rc<RefCell<Vec<(String, Rc<Notify>)>>>,
+    mortals: Rc<RefCell<Vec<Mortal>>>,
 }
 
 impl Controls {
