@@ -13,4 +13,5 @@ fn fifty_thousand_random_histories_get_one_verdict_from_the_checkers_and_the_sea
     println!("{tally}");
     let histories = tally.kept + tally.broken;
     assert!(tally.kept > histories / 10 && tally.broken > histories / 10, "{tally}");
+    assert!(tally.shown_otherwise <= histories / 10_000, "{tally:?}");
 }
