@@ -6,13 +6,15 @@ mod elections;
 mod groups;
 mod moves;
 mod slow_disk;
+mod topics;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use node_core::ids::TopicName;
+use node_core::groups::{CommitOffsets, GroupOutcome, OffsetCommit};
+use node_core::ids::{GroupName, TopicName};
 use node_core::metadata::{CreateTopic, MetadataCommand, MetadataOutcome};
 use node_core::time::EntryTime;
 use node_core::topic_config::TopicConfig;
@@ -211,6 +213,29 @@ async fn three(root: &Path) -> Vec<Running> {
     }
     form(&nodes).await;
     nodes
+}
+
+async fn commit(nodes: &[Running], group: &GroupName, offset: u64) {
+    until("a commit", async || {
+        for node in nodes {
+            let offsets =
+                vec![OffsetCommit { topic: topic("t"), partition: 0, offset, metadata: None }];
+            let time = EntryTime::from_ms(1);
+            let commit = CommitOffsets {
+                group: group.clone(),
+                offsets,
+                committer: None,
+                reset: false,
+                time,
+            };
+            let outcome = node.member().commit_offsets(commit, soon(5)).await;
+            if matches!(outcome, Ok(GroupOutcome::Committed)) {
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,5 @@
 //! What a node may not do when it finds its own disk damaged.
 
-use node_core::groups::{CommitOffsets, GroupOutcome, OffsetCommit};
 use node_core::ids::{GroupId, GroupName};
 
 use super::*;
@@ -207,29 +206,6 @@ async fn two_replicas_that_can_only_be_repaired_by_each_other_both_open() {
         assert!(node.metrics.repair.repaired.get() >= 1);
     }
     commit(&nodes, &group, 6).await;
-}
-
-async fn commit(nodes: &[Running], group: &GroupName, offset: u64) {
-    until("a commit", async || {
-        for node in nodes {
-            let offsets =
-                vec![OffsetCommit { topic: topic("t"), partition: 0, offset, metadata: None }];
-            let time = EntryTime::from_ms(1);
-            let commit = CommitOffsets {
-                group: group.clone(),
-                offsets,
-                committer: None,
-                reset: false,
-                time,
-            };
-            let outcome = node.member().commit_offsets(commit, soon(5)).await;
-            if matches!(outcome, Ok(GroupOutcome::Committed)) {
-                return Some(());
-            }
-        }
-        None
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,19 +1,24 @@
 //! Consumer groups: commands and linearizable reads of the coordinator groups. Members' sessions
 //! are in `sessions`.
 
+mod recreated;
 mod sessions;
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 
 use node_core::groups::{CommitOffsets, GroupCommand, GroupOutcome, GroupTable};
 use node_core::ids::{GroupId, GroupName, TopicName};
 use node_core::metadata::MetadataState;
 use tokio::time::Instant;
 
+pub(super) use self::recreated::Recreated;
+use self::recreated::commits_of;
 pub(crate) use self::sessions::{GroupSessions, Standing};
 use super::{Member, Replica};
 use crate::limits;
 use crate::raft::{Applied, RaftFailure};
+use crate::tables::Shared;
 
 /// Why a coordinator did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,11 +75,42 @@ impl Member {
         }
     }
 
+    /// Remembers the topics' ids, on every node that has coordinators.
+    pub(super) fn note_recreated(&self, metadata: &MetadataState) {
+        let tables: Vec<_> = self
+            .registry
+            .all()
+            .iter()
+            .filter_map(|replica| Some((replica.hosted().group, replica.groups()?.clone())))
+            .collect();
+        let newest = |topic: &TopicName| {
+            let newest = |(coordinator, table): &(GroupId, Arc<Shared<GroupTable>>)| {
+                Some((*coordinator, commits_of(&table.read(), topic).max()?))
+            };
+            tables.iter().filter_map(newest).collect()
+        };
+        self.recreated.lock().unwrap_or_else(PoisonError::into_inner).note(metadata, newest);
+    }
+
+    /// Topics made again under their names, of which a coordinator still has the old offsets.
+    pub(super) fn recreated_in(&self, replica: &Replica) -> Vec<TopicName> {
+        let Some(table) = replica.groups() else { return Vec::new() };
+        let mut recreated = self.recreated.lock().unwrap_or_else(PoisonError::into_inner);
+        recreated.stale_in(replica.hosted().group, &table.read())
+    }
+
     /// Where this node leads a coordinator: forgets the offsets of topics that are no more, so that
-    /// a new topic of the same name does not begin with them.
+    /// a new topic of the same name does not begin with them. Where there is one already it is
+    /// forgotten what a fast consumer may have committed of it, too: it consumes that again.
     pub(super) async fn forget_deleted_topics(&self, replica: &Replica) {
         let Some(table) = replica.groups() else { return };
         let deadline = Instant::now() + limits::PROPOSAL_MAX;
+        for topic in self.recreated_in(replica) {
+            let command = GroupCommand::ForgetTopic { topic }.encode();
+            if let Err(failure) = replica.raft().execute(command, deadline).await {
+                tracing::debug!(%failure, "offsets of an earlier topic stay for now");
+            }
+        }
         let known = self.metadata();
         let mut gone = topics_not_in(&known, &table.read());
         if gone.is_empty() {

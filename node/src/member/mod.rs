@@ -73,6 +73,7 @@ pub(crate) struct Member {
     producer_ids: AsyncMutex<std::ops::Range<u64>>,
     reconcile_now: Notify,
     lanes: opening::Lanes,
+    recreated: Mutex<coordinators::Recreated>,
     /// What the disk had when the node started: each ends when it was tried.
     first_tries: Mutex<Vec<oneshot::Receiver<()>>>,
     sessions: GroupSessions,
@@ -124,6 +125,7 @@ impl Member {
             producer_ids: AsyncMutex::new(0..0),
             reconcile_now: Notify::new(),
             lanes: opening::Lanes::default(),
+            recreated: Mutex::default(),
             first_tries: Mutex::default(),
             sessions: GroupSessions::new(),
         });

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_core::ids::{GroupId, NodeUuid};
+use node_core::ids::{GroupId, NodeUuid, ReplicaId};
 use node_core::metadata::{MetadataCommand, MetadataOutcome};
 use quipu_proto::peer::v1 as pb;
 use tokio::sync::{Semaphore, oneshot};
@@ -21,7 +21,8 @@ use super::hosted::{Hosted, HostedKind};
 use super::registry::ToOpen;
 use super::replica::{OpenFailure, Replica};
 use crate::limits;
-use crate::raft::{RaftGroup, Role};
+use crate::peer::{PeerError, UNREADABLE};
+use crate::raft::{RaftGroup, Role, Unrepaired};
 
 /// How many replicas are opened at once.
 pub(super) struct Lanes {
@@ -181,6 +182,16 @@ impl Member {
             );
             return Replaced::NotYet;
         }
+        if let OpenFailure::Damaged(Unrepaired { index, .. }) = failure
+            && self.leader_lost_it_too(group, *index).await
+        {
+            tracing::error!(
+                %group, replica = %lost, %failure,
+                "a damaged replica stays closed: its leader's copy of the entry is damaged too, \
+                 and of others this one may have the only whole copy"
+            );
+            return Replaced::NotYet;
+        }
         let command = MetadataCommand::ReplaceReplica { group, lost, node };
         match self.propose(command, Instant::now() + limits::PROPOSAL_MAX).await {
             Ok(MetadataOutcome::ReplicaReplaced { new }) => {
@@ -214,6 +225,20 @@ impl Member {
         let target = RaftGroup::target(self.cluster_id.0, group, leader.replica);
         let request = pb::ReadIndexRequest { target: Some(target) };
         link.read_index(request, limits::READ_INDEX_MAX).await.is_ok()
+    }
+
+    /// Then a new replica could not be caught up.
+    async fn leader_lost_it_too(&self, group: GroupId, index: u64) -> bool {
+        let leader = self.leader_of(group).and_then(|(place, _)| self.ground.peers.get(place.node));
+        let Some(link) = leader else { return true };
+        // The node knows which replica it has.
+        let target = RaftGroup::target(self.cluster_id.0, group, ReplicaId(0));
+        let request = pb::ReadEntryRequest { target: Some(target), index };
+        match link.read_entry(request, limits::READ_INDEX_MAX).await {
+            Ok(_) => false,
+            Err(PeerError::Refused { code, .. }) => code == UNREADABLE,
+            Err(PeerError::Unreachable { .. } | PeerError::TimedOut { .. }) => true,
+        }
     }
 
     /// The nodes that a closed replica knows: those who may have its entries.

@@ -49,6 +49,7 @@ impl Member {
         self.register_if_changed(&metadata).await;
         self.host_what_is_placed(&metadata).await;
         self.drop_what_is_not(&metadata).await;
+        self.note_recreated(&metadata);
         // Asked for once a round, and only if there is something to change.
         let mut fresh = None;
         for replica in self.registry.all() {
@@ -57,6 +58,9 @@ impl Member {
             {
                 self.lead_to(&metadata, &mut fresh, &replica).await;
                 self.forget_deleted_topics(&replica).await;
+            } else {
+                // Whoever leads forgets them; here they are waited for until they are gone.
+                self.recreated_in(&replica);
             }
             self.refresh_config(&metadata, &replica);
         }

@@ -13,7 +13,8 @@ use super::hosted::{Hosted, HostedKind};
 use crate::liveness::{Liveness, Pulse};
 use crate::partition::{Partition, PartitionContext, PartitionMachine, PartitionParts};
 use crate::raft::{
-    GroupContext, GroupLog, OpenLog, RaftFailure, RaftGroup, open_log, open_partition, open_table,
+    GroupContext, GroupLog, OpenLog, RaftFailure, RaftGroup, Unrepaired, open_log, open_partition,
+    open_table,
 };
 use crate::storage::StorageError;
 use crate::tables::{Shared, TableMachine};
@@ -30,8 +31,8 @@ pub(crate) enum OpenFailure {
     #[error("the record of group {group} can't be read: {reason}")]
     Record { group: GroupId, reason: String },
     /// What this disk has of the group is not what was written, and nobody could give it again.
-    #[error("{0}")]
-    Damaged(String),
+    #[error(transparent)]
+    Damaged(#[from] Unrepaired),
     #[error("another replica of the group is known here, or none is wanted")]
     NotWanted,
 }

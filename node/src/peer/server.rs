@@ -20,6 +20,9 @@ use tokio::time::Instant;
 /// The code with which a node says that it does not lead the group asked for.
 pub(crate) const NOT_LEADER: Code = Code::FailedPrecondition;
 
+/// The code with which a node says that its own copy of an entry is damaged.
+pub(crate) const UNREADABLE: Code = Code::DataLoss;
+
 type Answer<T> = Result<Response<T>, Status>;
 type AppendStream = Pin<Box<dyn Stream<Item = Result<pb::AppendEntriesResponse, Status>> + Send>>;
 
@@ -43,7 +46,8 @@ fn raft_refused(refusal: &Refusal) -> Status {
             RaftFailure::NotLeader { .. } | RaftFailure::NoQuorum | RaftFailure::Busy,
         ) => Status::new(NOT_LEADER, text),
         Refusal::Raft(_) => Status::aborted(text),
-        Refusal::NotCommitted(_) | Refusal::Unreadable(..) => Status::not_found(text),
+        Refusal::NotCommitted(_) | Refusal::Purged(_) => Status::not_found(text),
+        Refusal::Unreadable(..) => Status::new(UNREADABLE, text),
     }
 }
 

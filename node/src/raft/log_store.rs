@@ -64,8 +64,15 @@ struct Gate {
     closed: bool,
     /// Damaged entries are fetched from other replicas, else they are errors.
     repairs: bool,
-    /// The last entry that is damaged and that no other replica could give.
-    unrepaired: Option<String>,
+    unrepaired: Option<Unrepaired>,
+}
+
+/// An entry that is damaged and that no other replica could give when it was needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("entry {index} of {group} is damaged and no replica could give it")]
+pub(crate) struct Unrepaired {
+    group: GroupId,
+    pub(crate) index: u64,
 }
 
 /// The command of an entry; empty for entries without one.
@@ -232,7 +239,7 @@ impl GroupLog {
         Ok(entries)
     }
 
-    fn is_purged(&self, index: u64) -> bool {
+    pub(super) fn is_purged(&self, index: u64) -> bool {
         self.lock().purged.is_some_and(|purged| index <= purged.index())
     }
 
@@ -293,9 +300,9 @@ impl GroupLog {
         self.gate().repairs = true;
     }
 
-    /// What of this log is damaged and could not be had from another replica when it was needed.
-    pub(crate) fn unrepaired(&self) -> Option<String> {
-        self.gate().unrepaired.clone()
+    /// What of this log is damaged and could not be had again, if that is how it is.
+    pub(crate) fn unrepaired(&self) -> Option<Unrepaired> {
+        self.gate().unrepaired
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {

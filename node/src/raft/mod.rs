@@ -20,7 +20,7 @@ mod types;
 mod wire;
 
 pub(crate) use group::{Brief, GroupStatus, Place, RaftFailure, RaftGroup, Role};
-pub(crate) use log_store::{EntrySource, GroupLog, LogCommandBytes};
+pub(crate) use log_store::{EntrySource, GroupLog, LogCommandBytes, Unrepaired};
 pub(crate) use open::{GroupContext, OpenLog, RaftTiming, open_log, open_partition, open_table};
 pub(crate) use serve::{Refusal, entry_for_repair, serve_stored_entry};
 pub(crate) use types::{Applied, ReplicaNode};

@@ -25,6 +25,9 @@ pub(crate) enum Refusal {
     Raft(#[from] RaftFailure),
     #[error("entry {0} is not known to be committed here")]
     NotCommitted(u64),
+    /// It went with the log's beginning.
+    #[error("entry {0} is not kept any more")]
+    Purged(u64),
     #[error("entry {0} can't be read: {1}")]
     Unreadable(u64, String),
 }
@@ -164,6 +167,9 @@ impl RaftGroup {
         // What is not applied here may still be another entry than the asker's.
         if *self.applied_end().borrow() <= index {
             return Err(Refusal::NotCommitted(index));
+        }
+        if self.log().is_purged(index) {
+            return Err(Refusal::Purged(index));
         }
         let unreadable = |why: String| Refusal::Unreadable(index, why);
         let stored = self.log().read_whole(index).map_err(|error| unreadable(error.to_string()))?;

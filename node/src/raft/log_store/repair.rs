@@ -8,7 +8,7 @@ use std::io;
 use node_core::ids::GroupId;
 use node_core::partition::PartitionState;
 
-use super::{GroupLog, Queued, bad, written};
+use super::{GroupLog, Queued, Unrepaired, bad, written};
 use crate::limits;
 use crate::raft::types::Entry;
 use crate::raft::wire;
@@ -65,10 +65,9 @@ impl GroupLog {
             false => None,
         };
         let Some(stored) = committed else {
-            let group = self.group;
-            let text = format!("entry {index} of {group} is damaged and no replica could give it");
-            self.gate().unrepaired = Some(text.clone());
-            return Err(bad(text));
+            let unrepaired = Unrepaired { group: self.group, index };
+            self.gate().unrepaired = Some(unrepaired);
+            return Err(bad(unrepaired));
         };
         self.gate().unrepaired = None;
         // Whoever reads an entry that was cut off meanwhile began to before; it is not kept.

@@ -1,0 +1,33 @@
+//! Topics that come and go.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_again_at_once_does_not_begin_with_the_offsets_of_the_first() {
+    let root = tempfile::tempdir().expect("a directory");
+    let nodes = three(root.path()).await;
+    let group: GroupName = "billing".parse().expect("a name");
+    let coordinator = nodes[0].member().coordinator_of(&group).expect("a coordinator");
+    let committed = |node: &Running| {
+        let replica = node.member().registry_ref().replica(coordinator)?;
+        let offset = replica.groups()?.read().offset(&group, &topic("t"), 0).map(|it| it.offset);
+        Some(offset)
+    };
+    create_topic(&nodes[0], "t", 1, TopicConfig::default()).await;
+    for round in 0..5 {
+        commit(&nodes, &group, 5).await;
+        until("the offset everywhere", async || {
+            nodes.iter().all(|node| committed(node) == Some(Some(5))).then_some(())
+        })
+        .await;
+        let id = nodes[0].member().metadata().topics()[&topic("t")].id;
+        let delete = MetadataCommand::DeleteTopic { name: topic("t"), id };
+        let outcome = nodes[0].member().propose(delete, soon(10)).await;
+        assert_eq!(outcome, Ok(MetadataOutcome::TopicDeleted), "round {round}");
+        create_topic(&nodes[0], "t", 1, TopicConfig::default()).await;
+        until("the offset to be forgotten", async || {
+            nodes.iter().all(|node| committed(node) == Some(None)).then_some(())
+        })
+        .await;
+    }
+}
