@@ -80,6 +80,27 @@ fn readers_get_what_is_appended() {
 }
 
 #[test]
+fn a_log_is_read_from_the_start_again_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = "read --records 2000 --record-bytes 100 --level linearizable --seconds 1 --warmup 0";
+    let scan = object(&bench(folder.path(), run).output().unwrap());
+    assert!(median(&scan, "records_per_s") > 2_000.0, "{scan}");
+    let bytes = median(&scan, "bytes_per_s") / median(&scan, "records_per_s");
+    assert!((bytes - 100.0).abs() < 1e-3, "{scan}");
+}
+
+#[test]
+fn a_killed_leader_is_replaced_and_the_time_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = "failover --rounds 1 --partitions 3";
+    let failover = object(&bench(folder.path(), run).output().unwrap());
+    // Whoever leads most of three partitions leads one.
+    assert!(median(&failover, "failovers") >= 1.0, "{failover}");
+    assert!(median(&failover, "elections_lost").abs() < f64::EPSILON, "{failover}");
+    assert!(median(&failover, "p50_ms") > 0.0, "{failover}");
+}
+
+#[test]
 fn an_interrupted_bench_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = bench(folder.path(), "append --seconds 600")
