@@ -52,6 +52,35 @@ async fn damaged_entries_of_every_kind_are_repaired_and_never_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_no_replica_has_whole_is_refused_and_never_passed_over() {
+    let mut cluster = Cluster::of(3).await;
+    let mut values = Vec::new();
+    cluster.fill(&mut values, 8).await;
+    let entries = entries_on(&cluster.disks[THIRD]);
+    let key = keys::log_entry(entries[4].0, entries[4].1);
+    for place in 0..3 {
+        cluster.stop(place).await;
+        assert!(cluster.disks[place].damage(Space::Log, &key, Damage::FlipBit { bit: 200 }));
+    }
+    for place in 0..3 {
+        cluster.start(place).await;
+    }
+    // Whatever part is served is what was acknowledged; nothing is served over the gap.
+    let end = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < end {
+        for place in 0..3 {
+            assert!(cluster.read_at(place).await.is_err(), "node {} has a gap", place + 1);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let effects = cluster.disks.iter().map(|disk| disk.effects()[&FaultKind::BitRot]);
+    let effects: Vec<Effects> = effects.collect();
+    assert!(effects.iter().any(|it| it.met > 0), "{effects:?}");
+    assert!(effects.iter().all(|it| it.detected == it.met && it.repaired == 0), "{effects:?}");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_fails_once_costs_a_repair_and_nothing_else() {
     let mut cluster = Cluster::of(3).await;
     let mut values = Vec::new();
