@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use crate::nemesis::FaultCounts;
 use crate::plan::Plan;
-use crate::report::{self, Report};
+use crate::report::{self, Finding, Report};
 
 /// How often running children are looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -39,6 +40,7 @@ pub struct Sweep {
 /// A process that runs one seed.
 struct Running {
     seed: u64,
+    nodes: usize,
     child: Child,
     folder: PathBuf,
 }
@@ -99,19 +101,48 @@ impl Sweep {
             command.env("QUIPU_ZOO", planted);
         }
         let child = command.spawn().context("can't start a process for a run")?;
-        Ok(Running { seed, child, folder })
+        Ok(Running { seed, nodes: plan.nodes.len(), child, folder })
     }
 }
 
 impl Running {
+    /// What the run left; if it left nothing, because it was aborted, what it said last.
     fn report(&self, status: &str) -> anyhow::Result<Report> {
         let path = self.folder.join("report.json");
         let Ok(text) = fs::read_to_string(&path) else {
             let errors = fs::read_to_string(self.folder.join("stderr.txt")).unwrap_or_default();
-            bail!("the run of seed {} left no report ({status}):\n{}", self.seed, tail(&errors));
+            return match first_panic(&errors) {
+                Some(panic) => Ok(self.aborted(&panic, status)),
+                None => bail!("the run of seed {} left no report ({status})", self.seed),
+            };
         };
         serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
     }
+
+    /// A panic that could not be caught: while a node was torn down after it, something panicked
+    /// again.
+    fn aborted(&self, panic: &str, status: &str) -> Report {
+        let what = format!("something panicked ({status}): {panic}");
+        Report {
+            seed: self.seed,
+            nodes: self.nodes,
+            simulated_ms: 0,
+            trace_hash: String::new(),
+            trace_events: 0,
+            disk_hashes: Vec::new(),
+            operations: [].into(),
+            faults: FaultCounts::default(),
+            violations: vec![Finding { kind: "panicked".to_owned(), what, evidence: Vec::new() }],
+        }
+    }
+}
+
+/// Place and message of the first panic, as the standard hook prints them.
+fn first_panic(errors: &str) -> Option<String> {
+    let mut lines = errors.lines().skip_while(|line| !line.contains(" panicked at "));
+    let (place, message) = (lines.next()?, lines.next().unwrap_or_default());
+    let place = place.split_once(" panicked at ").map_or(place, |(_, place)| place);
+    Some(format!("{message}, at {place}"))
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -121,7 +152,15 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_panic_is_told_with_its_place() {
+        let errors = "noise\n\nthread 'main' (1) panicked at a.rs:1:2:\nit broke\nstack\n\
+            thread 'main' (1) panicked at b.rs:3:4:\nagain\n";
+        assert_eq!(first_panic(errors).as_deref(), Some("it broke, at a.rs:1:2:"));
+        assert_eq!(first_panic("all is well\n"), None);
+    }
 }

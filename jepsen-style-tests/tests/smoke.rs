@@ -19,8 +19,8 @@ fn assert_exit(output: &Output, code: i32) {
 }
 
 #[test]
-fn ten_seeds_lose_nothing_under_crashes_and_partitions() {
-    let output = quipu_sim(&["run", "--seed", "1", "--runs", "10", "--until", "8s"]);
+fn six_seeds_lose_nothing_under_a_swarm_of_faults() {
+    let output = quipu_sim(&["run", "--seed", "1", "--runs", "6", "--until", "6s"]);
     assert_exit(&output, 0);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("no promise was broken"), "{text}");
@@ -28,7 +28,7 @@ fn ten_seeds_lose_nothing_under_crashes_and_partitions() {
 
 #[test]
 fn the_same_seed_twice_is_the_same_run_byte_for_byte() {
-    let output = quipu_sim(&["check-determinism", "--seed", "21", "--runs", "2", "--until", "8s"]);
+    let output = quipu_sim(&["check-determinism", "--seed", "21", "--runs", "2", "--until", "5s"]);
     assert_exit(&output, 0);
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.matches(": same, ").count(), 2, "{text}");

@@ -88,6 +88,9 @@ struct SeedArgs {
     /// Runs at a time; by default one for each processor
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
+    /// Begin no further run after so long in real time: 12m
+    #[arg(long)]
+    within: Option<String>,
     /// Also write trace.txt: everything that arrived at a socket or was logged
     #[arg(long)]
     trace: bool,
@@ -174,12 +177,13 @@ fn main() -> ExitCode {
 fn run_seeds(args: &SeedArgs) -> anyhow::Result<bool> {
     let sweep = args.sweep()?;
     println!("seeds {} to {}, {} of faults each", args.seed, args.last_seed()?, args.until);
+    let within = args.within.as_deref().map(duration).transpose()?;
     let started = Instant::now();
     let mut summary = Summary::default();
     sweep.run(|report| {
         print_run(report, &sweep.folder);
         summary.add(report);
-        true
+        within.is_none_or(|within| started.elapsed() < within)
     })?;
     println!("\n{}", summary.table(started.elapsed()));
     for seed in summary.failed() {
@@ -422,11 +426,11 @@ fn duration(text: &str) -> anyhow::Result<Duration> {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
-        _ => bail!("--until {text}: write a time such as 30s, 500ms or 2m"),
+        _ => bail!("{text:?} is no time; write one such as 30s, 500ms or 2m"),
     };
-    let number: u64 = number.parse().with_context(|| format!("--until {text}: no number"))?;
+    let number: u64 = number.parse().with_context(|| format!("{text:?} is no time"))?;
     let ms = number.checked_mul(unit_ms).filter(|ms| (1..=86_400_000).contains(ms));
-    Ok(Duration::from_millis(ms.with_context(|| format!("--until {text}: 1 ms to 24 h"))?))
+    Ok(Duration::from_millis(ms.with_context(|| format!("{text:?}: 1 ms to 24 h"))?))
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ const LOSSY_MAJORITY: &str = "un-synced writes lost on a majority at once";
 /// Effect: writes taken.
 const WRITES_LOST: &str = "un-synced writes lost";
 
+/// Effect: a node stopped while entries that it had proposed were not committed.
+const IN_FLIGHT: &str = "leaders stopped with entries in flight";
+
 /// How a power cut goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
@@ -120,6 +123,7 @@ impl Kind for Crash {
             Ok(label) => label,
             Err(reason) => return Struck::Skipped(reason),
         };
+        count_in_flight(scene, label);
         scene.world.kill(label);
         restart_after(scene, label, self.down_ms);
         Struck::Installed(format!("node {label}"))
@@ -127,11 +131,17 @@ impl Kind for Crash {
 }
 
 fn cut(scene: &mut Scene<'_>, label: u64, cut: Cut, down_ms: u64) -> usize {
+    count_in_flight(scene, label);
     let lost = scene.world.cut_power(label, cut);
     restart_after(scene, label, down_ms);
     scene.count(LOSSY, u64::from(lost > 0));
     scene.count(WRITES_LOST, u64::try_from(lost).expect("a usize fits"));
     lost
+}
+
+fn count_in_flight(scene: &mut Scene<'_>, label: u64) {
+    let under_way = scene.world.host(label).proposals_in_flight();
+    scene.count(IN_FLIGHT, u64::from(under_way > 0));
 }
 
 fn restart_after(scene: &mut Scene<'_>, label: u64, down_ms: u64) {

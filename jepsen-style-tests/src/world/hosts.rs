@@ -70,8 +70,13 @@ impl NodeHost {
         sim.host(name.as_str(), move || {
             let counted = Metrics::new();
             kept.borrow_mut().push(counted.clone());
-            recorder.started(label);
-            run(config.clone(), env.clone(), counted, seat.clone())
+            let node = run(config.clone(), env.clone(), counted, seat.clone());
+            let recorder = recorder.clone();
+            // In the task: outside of it there is no simulated time.
+            async move {
+                recorder.started(label);
+                node.await
+            }
         });
         Self { label, name, disk, clock, metrics, running, up: true, silence: None }
     }
@@ -112,6 +117,12 @@ impl NodeHost {
         let live = node.map(|node| node.probe()).unwrap_or_default();
         let run = u64::try_from(self.metrics.borrow().len()).expect("a usize fits");
         NodeLook { node: self.label, run, live, disk: &self.disk }
+    }
+
+    /// Entries that its node has proposed and that are not committed yet.
+    pub fn proposals_in_flight(&self) -> u64 {
+        let metrics = self.metrics.borrow();
+        metrics.last().map_or(0, |metrics| metrics.raft.proposals_in_flight.get())
     }
 
     /// The sum over all starts of its node of something that it counts.
