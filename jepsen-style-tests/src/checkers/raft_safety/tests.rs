@@ -248,6 +248,20 @@ fn two_committed_entries_at_one_index_are_a_violation() {
 }
 
 #[test]
+fn a_disk_may_lag_behind_what_its_replica_knows_to_be_committed() {
+    let mut told = Told::new();
+    told.elect(2, 2, &[2, 3]);
+    told.write(1, id(1, 2), 99);
+    for replica in [2, 3] {
+        told.write(replica, id(2, 2), 12);
+    }
+    for replica in [1, 2, 3] {
+        told.live(replica).committed = Some(id(2, 2));
+    }
+    assert_eq!(told.look(), Ok(()));
+}
+
+#[test]
 fn a_committed_entry_that_is_overwritten_is_a_violation() {
     let mut told = Told::new();
     told.elect(2, 2, &[2, 3]);
