@@ -1,7 +1,7 @@
 //! Clients that append: one batch after the other in several ways, or many records under way.
 //!
-//! An append that is not acknowledged ends a producer's identity: nobody knows which number is next,
-//! or, if it was refused, its number would stand for other records in the history.
+//! An append that is not acknowledged ends a producer's identity: nobody knows which number is
+//! next, or, if it was refused, its number would stand for other records in the history.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
