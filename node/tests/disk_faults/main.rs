@@ -175,7 +175,8 @@ async fn a_disk_that_is_full_to_the_last_byte_ends_the_node_which_comes_back_wit
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn below_its_reserve_a_disk_takes_no_appends_until_there_is_space_again() {
-    let reserve = 10_000;
+    // Half of it is more than is appended until the refusal, however late that comes.
+    let reserve = 1_000_000;
     let cluster = Cluster::with_reserve(3, reserve).await;
     let mut values = Vec::new();
     cluster.fill(&mut values, 3).await;
