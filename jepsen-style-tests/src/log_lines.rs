@@ -32,8 +32,8 @@ const COUNTED: [&str; 3] = [
     "a vote is refused: the candidate's log is shorter",
 ];
 
-/// Asks a person to act only if it lasts, which the demands at the end find out: faults damage disks
-/// and stop leaders at once.
+/// Asks a person to act only if it lasts, which the demands at the end find out: faults damage
+/// disks and stop leaders at once.
 const MAY_PASS: &str = "a damaged replica stays closed";
 
 /// What was noticed of the lines. Clones share it.

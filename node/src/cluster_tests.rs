@@ -6,6 +6,7 @@ mod elections;
 mod groups;
 mod moves;
 mod slow_disk;
+mod snapshots;
 mod topics;
 
 use std::path::{Path, PathBuf};

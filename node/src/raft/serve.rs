@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
 use node_core::ids::GroupId;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
 use quipu_proto::peer::v1 as pb;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::group::{RaftFailure, RaftGroup, Role};
 use super::log_store::{committed_end, stored_entry};
-use super::types::{Snapshot, SnapshotMeta};
+use super::types::{LogId, Snapshot, SnapshotMeta, Vote};
 use super::wire::{self, Malformed};
 use crate::limits;
 use crate::storage::Engine;
@@ -145,6 +146,11 @@ impl RaftGroup {
         {
             return Err(Malformed("snapshot: newer than its leader").into());
         }
+        if let Some(last) = last_log_id
+            && self.has_from(&vote, last).await
+        {
+            return Ok(pb::InstallSnapshotResponse { vote: Some(wire::vote_to_pb(&vote)) });
+        }
         let snapshot = Snapshot {
             meta: SnapshotMeta {
                 last_log_id,
@@ -154,6 +160,15 @@ impl RaftGroup {
         };
         let response = self.raft().install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         Ok(pb::InstallSnapshotResponse { vote: Some(wire::vote_to_pb(&response.vote)) })
+    }
+
+    /// The sender of a snapshot leads this replica, whose log has the snapshot's last entry. The
+    /// snapshot has come late, and the log that follows is kept (Raft paper, figure 13, step 6):
+    /// openraft would count what is stored back to the snapshot's end, which its debug builds
+    /// refuse by a panic.
+    async fn has_from(&self, vote: &Vote, last: LogId) -> bool {
+        let leads = self.raft().metrics().borrow_watched().vote == *vote;
+        leads && self.log().read_one(last.index()).await.is_ok_and(|entry| entry.log_id == last)
     }
 
     pub(crate) async fn serve_read_index(&self) -> Result<pb::ReadIndexResponse, Refusal> {
