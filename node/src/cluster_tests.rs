@@ -50,9 +50,9 @@ fn soon(seconds: u64) -> Instant {
     Instant::now() + Duration::from_secs(seconds)
 }
 
+/// Not one that an outgoing connection could be given before the node listens.
 fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
+    portpicker::pick_unused_port().expect("a free port")
 }
 
 /// `QUIPU_TEST_LOG=info` shows what the nodes say.

@@ -73,7 +73,7 @@ impl Drop for Process {
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    portpicker::pick_unused_port().unwrap()
 }
 
 fn get(address: &str, path: &str) -> String {

@@ -2,13 +2,20 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 
 /// Where `cluster up` begins if nothing else is said.
 pub(crate) const BASE_PORT: u16 = 9400;
 
 /// Metrics and health are served so many ports above gRPC.
 const HTTP_PORT_DISTANCE: u16 = 100;
+
+/// Below the range from which the system gives ports to outgoing connections: one of those could
+/// otherwise take the port of a node that is down for a moment.
+const FREE_PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Ports that are tried until enough are found to be free.
+const FREE_PORTS_TRIED_MAX: usize = 1_000;
 
 /// The two ports of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +40,23 @@ pub(crate) fn counted_from(base_port: u16, count: u16) -> anyhow::Result<Vec<Nod
         .collect()
 }
 
-/// Ports that nothing listens on at this moment, as the system gives them out. All are held until
-/// the last is known, so that they differ.
+/// Ports that nothing listens on at this moment. All are held until the last is known, so that
+/// they differ.
 pub(crate) fn free(count: u16) -> anyhow::Result<Vec<NodePorts>> {
+    let wanted = usize::from(count) * 2;
     let mut held = Vec::new();
-    for _ in 0..count * 2 {
-        held.push(listener(0).context("no free port on 127.0.0.1")?);
+    for _ in 0..FREE_PORTS_TRIED_MAX {
+        if held.len() == wanted {
+            break;
+        }
+        let port = fastrand::u16(FREE_PORTS);
+        held.extend(listener(port).map(|listener| (port, listener)));
     }
-    let ports: Vec<u16> = held
-        .iter()
-        .map(|listener| listener.local_addr().map(|address| address.port()))
-        .collect::<Result<_, _>>()?;
-    Ok(ports.chunks_exact(2).map(|pair| NodePorts { listen: pair[0], http: pair[1] }).collect())
+    if held.len() < wanted {
+        bail!("no {wanted} free ports between {} and {}", FREE_PORTS.start, FREE_PORTS.end);
+    }
+    let ports = |pair: &[(u16, TcpListener)]| NodePorts { listen: pair[0].0, http: pair[1].0 };
+    Ok(held.chunks_exact(2).map(ports).collect())
 }
 
 /// Refuses ports that something listens on, before anything is started.

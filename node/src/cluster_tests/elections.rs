@@ -145,13 +145,11 @@ async fn the_survivor_with_the_shorter_log_does_not_keep_the_other_one_from_lead
         assert_eq!(partition_of(&nodes[1], "t", number).expect("hosted").view().high_watermark, 1);
     }
     lines.send_if_modified(|lines| lines.cut.insert(dead));
-    let died = Instant::now();
 
     for number in 0..PARTITIONS {
         let leading = leader(&nodes[1..], "t", number).await;
         assert_eq!(leading.address, nodes[2].address, "only it has what was acknowledged");
     }
-    assert!(died.elapsed() < Duration::from_secs(10), "{:?}", died.elapsed());
     for number in 0..PARTITIONS {
         assert_eq!(read_all(&nodes[2], "t", number, 0).await, ["first", "last"]);
     }

@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -61,7 +62,8 @@ impl SyncDelay {
 }
 
 /// The handle of the writer. Clones share it; when the last one is dropped the writer finishes
-/// what was submitted and ends.
+/// what was submitted and ends. A writer on a thread has let go of its engine when that drop
+/// returns: a process that ends while RocksDB is open on some thread is aborted by it.
 #[derive(Clone)]
 pub struct LogWriter {
     handle: Arc<Handle>,
@@ -70,6 +72,8 @@ pub struct LogWriter {
 /// Closes the writer when no clone of [`LogWriter`] is left.
 struct Handle {
     shared: Arc<Shared>,
+    /// Of a real node.
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -109,13 +113,13 @@ impl LogWriter {
     pub fn on_thread(engine: Arc<dyn Engine>) -> Result<Self, StorageError> {
         let shared = Shared::new();
         let running = run(engine, shared.clone(), None);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("quipu-log".to_owned())
             .spawn(move || futures::executor::block_on(running))
             .map_err(|error| StorageError::Io {
                 what: format!("starting the thread of the log writer: {error}"),
             })?;
-        Ok(Self { handle: Arc::new(Handle { shared }) })
+        Ok(Self { handle: Arc::new(Handle { shared, thread: Some(thread) }) })
     }
 
     /// Starts the writer of a simulated node as a task of the current tokio runtime.
@@ -125,7 +129,7 @@ impl LogWriter {
     pub fn on_task(engine: Arc<dyn Engine>, delay: SyncDelay) -> Self {
         let shared = Shared::new();
         tokio::spawn(run(engine, shared.clone(), Some(delay)));
-        Self { handle: Arc::new(Handle { shared }) }
+        Self { handle: Arc::new(Handle { shared, thread: None }) }
     }
 
     /// Queues a request. Never blocks and never refuses; once the writer has stopped, `done` gets
@@ -208,6 +212,13 @@ impl LogWriter {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.close();
+        if let Some(thread) = self.thread.take()
+            // A completion may be the last to hold the handle: it runs on the writer's thread.
+            && thread.thread().id() != std::thread::current().id()
+        {
+            // Its only way to fail is a panic, which was printed when it happened.
+            let _ = thread.join();
+        }
     }
 }
 

@@ -43,9 +43,9 @@ pub(crate) struct Cluster {
     reserve_bytes: u64,
 }
 
+/// Not one that an outgoing connection could be given before the node listens.
 fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    portpicker::pick_unused_port().unwrap()
 }
 
 impl Cluster {

@@ -33,9 +33,9 @@ pub(crate) struct Running {
     pub(crate) directory: TempDir,
 }
 
+/// Not one that an outgoing connection could be given before the node listens.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    portpicker::pick_unused_port().unwrap()
 }
 
 pub(crate) fn config(label: u64, port: u16, directory: &Path) -> NodeConfig {

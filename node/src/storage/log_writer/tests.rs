@@ -301,3 +301,14 @@ async fn dropping_the_last_handle_finishes_what_was_submitted() {
     drop(writer);
     assert_eq!(outcome.await, Ok(Ok(())));
 }
+
+#[test]
+fn a_writer_on_a_thread_has_let_go_of_its_engine_when_the_last_handle_is_dropped() {
+    let disk: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+    let engine = Arc::downgrade(&disk);
+    let writer = on_thread(disk);
+    let request = WriteRequest { batch: batch("key", 10), sync: true, done: Box::new(|_| ()) };
+    writer.submit(request);
+    drop(writer);
+    assert_eq!(engine.strong_count(), 0);
+}
