@@ -12,6 +12,7 @@ mod commands;
 mod deliveries;
 mod demo;
 mod failure;
+mod interrupts;
 mod json_fault;
 mod key_path;
 mod latency;

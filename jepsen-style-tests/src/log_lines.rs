@@ -32,10 +32,6 @@ const COUNTED: [&str; 3] = [
     "a vote is refused: the candidate's log is shorter",
 ];
 
-/// Asks a person to act only if it lasts, which the demands at the end find out: faults damage
-/// disks and stop leaders at once.
-const MAY_PASS: &str = "a damaged replica stays closed";
-
 /// What was noticed of the lines. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct LineNotes(Arc<Mutex<Notes>>);
@@ -62,8 +58,7 @@ impl LineNotes {
 
     fn take(&self, level: Level, message: &str, line: impl FnOnce() -> String) {
         let mut notes = self.notes();
-        let passes = message.trim_start().starts_with(MAY_PASS);
-        if level == Level::ERROR && !passes && notes.errors.len() < Self::COUNT_MAX {
+        if level == Level::ERROR && notes.errors.len() < Self::COUNT_MAX {
             notes.errors.push(line());
         }
         if let Some(counted) = COUNTED.iter().find(|counted| message.trim_start() == **counted) {

@@ -254,6 +254,9 @@ pub const OPEN_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Attempts after which a damaged replica counts as lost. The first asks no other node, and others
 /// may just be starting too.
 pub const OPEN_ATTEMPTS_MIN: u32 = 3;
+/// Attempts, with their pauses over a minute, after which a damaged replica that stays closed is
+/// reported as an error.
+pub const OPEN_ATTEMPTS_ALARM: u32 = 9;
 /// A replica that ends sooner after it was opened did not really open.
 pub const OPEN_LASTS: Duration = Duration::from_secs(120);
 /// A starting node waits so long for its replicas before it says that it has started.

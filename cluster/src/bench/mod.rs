@@ -26,8 +26,7 @@ mod stage;
 mod topic;
 mod usage;
 
-use anyhow::{Context as _, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::bail;
 use tokio::time::sleep_until;
 
 use self::meter::Window;
@@ -35,6 +34,7 @@ use self::sample::{Cost, Sample};
 use self::stage::Stage;
 use crate::args::{BenchCommand, GlobalArgs};
 use crate::failure::Failure;
+use crate::interrupts::Interrupts;
 
 /// Runs a bench. Whatever happens, the nodes it started are stopped and their data deleted.
 pub(crate) async fn run(global: &GlobalArgs, command: BenchCommand) -> anyhow::Result<()> {
@@ -66,27 +66,4 @@ async fn cost_within(stage: &Stage, window: Window) -> anyhow::Result<Cost> {
     let before = Sample::take(stage).await?;
     sleep_until(window.end).await;
     Ok(Sample::take(stage).await?.since(&before))
-}
-
-/// The signals that end a command from outside and still leave it time to clean up.
-struct Interrupts([tokio::signal::unix::Signal; 3]);
-
-impl Interrupts {
-    fn listen() -> anyhow::Result<Interrupts> {
-        let listen = |kind| signal(kind).context("can't listen for signals");
-        Ok(Interrupts([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }

@@ -22,7 +22,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use quipu_client::{Client, ClientConfig, NewTopic};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{DemoArgs, GlobalArgs, OutputForm};
 use crate::demo::nodes::DemoNodes;
@@ -30,6 +29,7 @@ use crate::demo::progress::Progress;
 use crate::demo::verdict::{Verdict, judge};
 use crate::demo::workload::Workload;
 use crate::failure::Failure;
+use crate::interrupts::Interrupts;
 use crate::local::quipud;
 use crate::output::{print_json, print_line};
 
@@ -118,27 +118,4 @@ fn report(global: &GlobalArgs, verdict: &Verdict) -> anyhow::Result<()> {
         print_line(&verdict.to_string())?;
     }
     if verdict.is_good() { Ok(()) } else { Err(Failure::Reported.into()) }
-}
-
-/// The signals that end a command from outside and still leave it time to clean up.
-struct Interrupts([tokio::signal::unix::Signal; 3]);
-
-impl Interrupts {
-    fn listen() -> anyhow::Result<Interrupts> {
-        let listen = |kind| signal(kind).context("can't listen for signals");
-        Ok(Interrupts([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }

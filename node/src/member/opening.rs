@@ -175,20 +175,22 @@ impl Member {
         let (group, lost, node) = (hosted.group, hosted.replica, self.ground.me);
         let failure = &tried.failure;
         if !self.majority_is_proven(group).await {
-            tracing::error!(
-                %group, replica = %lost, %failure,
-                "a damaged replica stays closed: no leader of its group proves that a majority \
-                 does without it, so it may hold the only copy of something"
+            stays_closed(
+                hosted,
+                tried,
+                "no leader of its group proves that a majority does without it, so it may hold \
+                 the only copy of something",
             );
             return Replaced::NotYet;
         }
         if let OpenFailure::Damaged(Unrepaired { index, .. }) = failure
             && self.leader_lost_it_too(group, *index).await
         {
-            tracing::error!(
-                %group, replica = %lost, %failure,
-                "a damaged replica stays closed: its leader's copy of the entry is damaged too, \
-                 and of others this one may have the only whole copy"
+            stays_closed(
+                hosted,
+                tried,
+                "its leader's copy of the entry is damaged too, and of others this one may have \
+                 the only whole copy",
             );
             return Replaced::NotYet;
         }
@@ -261,6 +263,16 @@ fn tried_by(replica: &Replica) -> Tried {
     let lasted = replica.pulse().age() >= limits::OPEN_LASTS;
     // With repair from the start: an attempt without would end in the same way.
     Tried { attempts: if lasted { 1 } else { replica.attempts().max(1) }, failure }
+}
+
+/// Asks a person to act only once it has lasted: a leader may just be missing.
+fn stays_closed(hosted: &Hosted, tried: &Tried, why: &str) {
+    let (group, replica, failure) = (hosted.group, hosted.replica, &tried.failure);
+    if tried.attempts < limits::OPEN_ATTEMPTS_ALARM {
+        tracing::warn!(%group, %replica, %failure, why, "a damaged replica stays closed");
+    } else {
+        tracing::error!(%group, %replica, %failure, why, "a damaged replica stays closed");
+    }
 }
 
 /// The pause after as many attempts failed: none before the first that asks other nodes, then
