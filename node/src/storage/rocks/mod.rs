@@ -36,6 +36,9 @@ const DATA_FILE_EXTENSIONS: [&str; 3] = ["sst", "blob", "log"];
 /// The file that RocksDB opens first. Without it, it would begin an empty store over the old one.
 const FIRST_FILE: &str = "CURRENT";
 
+/// A file that is there for a moment while a store is opened.
+const DIRECT_IO_PROBE: &str = "direct-io-probe";
+
 /// An open store. Dropping it closes it and stops its threads; nothing is lost by that.
 pub struct RocksEngine {
     store: Arc<Store>,
@@ -82,8 +85,12 @@ impl RocksEngine {
     /// Opens the database; if it doesn't open because a power cut tore its last record, without
     /// that record.
     fn open_database(path: &Path, options: RocksOptions) -> Result<DB, StorageError> {
+        let direct = supports_direct_io(path);
+        if !direct {
+            tracing::info!(path = %path.display(), "no direct I/O here: writing costs more");
+        }
         let open = || {
-            DB::open_cf_descriptors(&options.database(), path, options.column_families())
+            DB::open_cf_descriptors(&options.database(direct), path, options.column_families())
                 .map_err(|error| translate(Operation::Open, path, error.as_ref()))
         };
         let damaged = match open() {
@@ -249,6 +256,18 @@ fn allocated_bytes(metadata: &fs::Metadata) -> u64 {
     // As in stat(2), whatever the block size of the file system.
     const STAT_BLOCK_BYTES: u64 = 512;
     if metadata.is_file() { metadata.blocks() * STAT_BLOCK_BYTES } else { 0 }
+}
+
+/// Whether files in `path` can be written past the page cache. Asked of the file system itself,
+/// by a file that is taken away again.
+fn supports_direct_io(path: &Path) -> bool {
+    use rustix::fs::{Mode, OFlags};
+    let probe = path.join(DIRECT_IO_PROBE);
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(&probe, flags, Mode::RUSR | Mode::WUSR);
+    // Left behind it would harm nothing.
+    let _ = fs::remove_file(&probe);
+    opened.is_ok()
 }
 
 /// A directory with data but without its first file is a damaged store, not an empty one.

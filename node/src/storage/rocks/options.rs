@@ -87,8 +87,13 @@ impl Default for ReclaimOptions {
 
 impl RocksOptions {
     /// Options of the whole store.
-    pub(super) fn database(&self) -> Options {
+    ///
+    /// `direct`: flushes and compactions go past the page cache, which the file system must
+    /// support. Copying into the cache costs more than everything else in writing a record, and
+    /// what is read again soon is in memory anyway.
+    pub(super) fn database(&self, direct: bool) -> Options {
         let mut options = Options::default();
+        options.set_use_direct_io_for_flush_and_compaction(direct);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
 
