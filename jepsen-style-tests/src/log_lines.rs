@@ -109,6 +109,13 @@ fn is_about_a_closed_replica(message: &str) -> bool {
     is_unsent || message.contains("RaftCore stopped: raft stopped")
 }
 
+/// openraft ends a replica that needs a damaged entry which nobody gives, as when a leader is cut
+/// off from the one node that has it whole. The replica is opened again; if it stays damaged, the
+/// node says so itself, and the demands at the end find it out.
+fn is_about_damage_that_may_pass(message: &str) -> bool {
+    message.contains("is damaged and no replica could give it")
+}
+
 impl Subscriber for LogLines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         wanted(metadata)
@@ -148,7 +155,7 @@ impl Subscriber for LogLines {
                 self.trace.record("log", what);
             } else {
                 self.trace.record("log", format_args!("{host} {level} {target}"));
-                if is_about_a_closed_replica(message) {
+                if is_about_a_closed_replica(message) || is_about_damage_that_may_pass(message) {
                     return;
                 }
             }

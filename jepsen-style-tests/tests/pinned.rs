@@ -7,3 +7,11 @@
 //!
 //! - Seed 312, `plans/snapshot-below-the-end.json`: a late snapshot counted back what a replica had
 //!   stored. `a_snapshot_of_what_the_log_has_already_takes_nothing_from_it` (package `node`).
+//! - Seeds 1008 and 1028, `plans/ports-exhausted.json`: each call to a node that is gone was a
+//!   connection attempt.
+//!   `calls_of_many_groups_to_a_node_that_is_gone_cost_few_connection_attempts` (package `node`).
+//! - Seed 1012, `plans/no-answer-after-healing.json`: an entry that all others had purged was
+//!   waited for at a dead node.
+//!   `an_entry_that_went_with_the_log_s_beginning_is_not_waited_for_at_hung_nodes` (package `node`).
+//! - Seed 1016, `plans/no-leader-after-healing.json`: a log whose last block can't be read had no
+//!   end. `a_log_is_as_long_as_it_was_when_the_block_of_its_end_can_not_be_read` (package `node`).

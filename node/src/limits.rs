@@ -123,10 +123,15 @@ pub const TAIL_ENTRIES_MAX: usize = 4_096;
 pub const SCAN_ENTRIES_MAX: usize = 4_096;
 /// Bytes of entries in one append to a follower; at least one entry goes, whatever its size.
 pub const REPLICATE_BYTES_MAX: usize = 1 << 20;
-/// Rounds in which a damaged entry is asked for at all other nodes before it counts as lost.
-pub const REPAIR_ROUNDS: usize = 20;
-/// Between two such rounds.
+/// A damaged entry is asked for at all other nodes for so long before it counts as lost: two
+/// seconds of each hung one, and some for the others to find a leader and commit it.
+pub const REPAIR_WITHIN: Duration = Duration::from_secs(3);
+/// The same once a node has said that the entry went with the log's beginning.
+pub const REPAIR_OF_PURGED_WITHIN: Duration = Duration::from_millis(500);
+/// A node is asked again after this long.
 pub const REPAIR_PAUSE: Duration = Duration::from_millis(100);
+/// A node that was asked for an entry is given up after this long, and asked again.
+pub const REPAIR_ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Entries looked at before a damaged one that is not known to be committed, for a whole one that
 /// shows where this log parts from the others.
 pub const REPAIR_LOOK_BACK_MAX: u64 = 64;
@@ -155,6 +160,12 @@ pub const APPEND_STREAM_BYTES_MAX: usize = 8 << 20;
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Connecting to a peer is given up after this long.
 pub const CONNECT_MAX: Duration = Duration::from_millis(1_000);
+/// After a connection to a node failed, calls to it but beats are refused for so long. Beats come as
+/// often, so a node that is back is noticed no later.
+pub const CONNECT_AGAIN: Duration = Duration::from_millis(100);
+/// The same for calls that waited for that very connection. Less than [`BEAT_RETRY`], so that two
+/// beats in a row are never refused by one attempt.
+pub const CONNECT_AGAIN_IN_LINE: Duration = Duration::from_millis(10);
 /// HTTP/2 pings on an idle connection; generous, since two busy cores delay them.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// A ping unanswered for so long ends the connection.
@@ -215,6 +226,7 @@ pub const BEAT_INTERVAL: Duration = Duration::from_millis(100);
 pub const BEAT_ANSWER_MAX: Duration = Duration::from_millis(1_000);
 /// After a refused beat the next follows sooner: two refusals make a node dead.
 pub const BEAT_RETRY: Duration = Duration::from_millis(20);
+const _: () = assert!(CONNECT_AGAIN_IN_LINE.as_millis() < BEAT_RETRY.as_millis());
 /// Moments remembered per group for telling a follower's lag: 3 s of beats.
 pub const LAG_MOMENTS_MAX: usize = 32;
 /// A lag beyond this is told as not known. A bounded read that would allow it asks the leader.

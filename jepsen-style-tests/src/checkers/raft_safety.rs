@@ -143,7 +143,8 @@ impl Group {
             let logs = self.replicas.values().map(|replica| &replica.log);
             self.ledger.committed(group, (replica, live.term), committed, logs)?;
             if let Some(known) = self.replicas.get(&replica) {
-                self.ledger.still_holds(group, replica, &known.log, committed.index)?;
+                let told = (replica, live.disk_is_behind);
+                self.ledger.still_holds(group, told, &known.log, committed.index)?;
             }
         }
         self.replica(probe).live = Some(live.clone());

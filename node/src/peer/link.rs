@@ -1,6 +1,7 @@
 //! The connections to one other node. Every call has a deadline, because a hung peer, and a
 //! simulated network that lost a segment, never answer.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use quipu_proto::peer::v1::raft_client::RaftClient;
 use quipu_proto::v1;
 use quipu_proto::v1::groups_client::GroupsClient;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::transport::{Channel, Endpoint};
 
 use super::error::PeerError;
@@ -28,10 +29,16 @@ pub(crate) struct PeerLink {
     address: String,
     network: Arc<dyn Network>,
     lanes: [Lane; 3],
+    refusal: Arc<Refusal>,
     heartbeats: Mutex<Option<mpsc::Sender<Heartbeat>>>,
 }
 
 type Lane = Mutex<Option<Channel>>;
+
+/// When and why connecting to a node failed last, on any lane. All groups call a node that is gone
+/// again and again, and each call would be a connection attempt of its own.
+#[derive(Default)]
+struct Refusal(Mutex<Option<(Instant, io::ErrorKind, String)>>);
 
 /// Which connection a call takes.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +55,13 @@ struct Heartbeat {
 
 impl PeerLink {
     pub(super) fn new(network: Arc<dyn Network>, address: String) -> Arc<Self> {
-        Arc::new(Self { address, network, lanes: Default::default(), heartbeats: Mutex::default() })
+        Arc::new(Self {
+            address,
+            network,
+            lanes: Default::default(),
+            refusal: Arc::default(),
+            heartbeats: Mutex::default(),
+        })
     }
 
     /// "host:port".
@@ -64,7 +77,19 @@ impl PeerLink {
         }
     }
 
+    /// The connection for a call; refused at once while the node was just found not to be there.
     fn channel(&self, on: On) -> Answer<Channel> {
+        match self.refusal.within(limits::CONNECT_AGAIN) {
+            Some(error) => Err(PeerError::Unreachable {
+                address: self.address.clone(),
+                reason: error.to_string(),
+            }),
+            None => self.channel_for_beats(on),
+        }
+    }
+
+    /// Beats find out whether the node is there (again), so nothing is held against them.
+    fn channel_for_beats(&self, on: On) -> Answer<Channel> {
         let lane = match on {
             On::Appends => &self.lanes[0],
             On::Control => &self.lanes[1],
@@ -74,7 +99,7 @@ impl PeerLink {
         if let Some(channel) = lane.as_ref() {
             return Ok(channel.clone());
         }
-        let channel = connect(&self.network, &self.address)?;
+        let channel = connect(&self.network, &self.address, &self.refusal)?;
         *lane = Some(channel.clone());
         Ok(channel)
     }
@@ -285,7 +310,7 @@ impl PeerLink {
         request: pb::BeatRequest,
         deadline: Duration,
     ) -> Answer<pb::BeatResponse> {
-        let mut client = self.peer()?;
+        let mut client = PeerClient::new(self.channel_for_beats(On::Control)?);
         self.within(deadline, client.beat(request)).await
     }
 
@@ -324,7 +349,7 @@ async fn send_heartbeats(link: std::sync::Weak<PeerLink>, mut queue: mpsc::Recei
     }
 }
 
-fn connect(network: &Arc<dyn Network>, address: &str) -> Answer<Channel> {
+fn connect(network: &Arc<dyn Network>, address: &str, refusal: &Arc<Refusal>) -> Answer<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
         PeerError::Unreachable { address: address.to_owned(), reason: error.to_string() }
     })?;
@@ -334,16 +359,91 @@ fn connect(network: &Arc<dyn Network>, address: &str) -> Answer<Channel> {
         .http2_keep_alive_interval(limits::KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(limits::KEEP_ALIVE_ANSWER_MAX)
         .keep_alive_while_idle(true);
-    let (network, address) = (network.clone(), address.to_owned());
+    let (network, address, refusal) = (network.clone(), address.to_owned(), refusal.clone());
     let connector = tower::service_fn(move |_: http::Uri| {
-        let connecting = network.connect(address.clone());
+        let (network, address, refusal) = (network.clone(), address.clone(), refusal.clone());
         async move {
-            match timeout(limits::CONNECT_MAX, connecting).await {
-                Ok(Ok(socket)) => Ok(TokioIo::new(socket)),
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut)),
+            // Calls that came before the refusal was known wait in line, and try one by one.
+            if let Some(error) = refusal.within(limits::CONNECT_AGAIN_IN_LINE) {
+                return Err(error);
             }
+            let connected = match timeout(limits::CONNECT_MAX, network.connect(address)).await {
+                Ok(connected) => connected,
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            };
+            refusal.note(connected.as_ref().err());
+            connected.map(TokioIo::new)
         }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+impl Refusal {
+    fn note(&self, error: Option<&io::Error>) {
+        let refused = error.map(|error| (Instant::now(), error.kind(), error.to_string()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// The refusal, if it is no older than this.
+    fn within(&self, age: Duration) -> Option<io::Error> {
+        let refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, kind, text) = refused.as_ref()?;
+        (at.elapsed() < age).then(|| io::Error::new(*kind, text.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use futures::FutureExt as _;
+    use futures::future::{BoxFuture, join_all};
+
+    use super::*;
+    use crate::env::{Listener, Socket};
+
+    /// Nobody listens anywhere.
+    #[derive(Default)]
+    struct Deserted(AtomicUsize);
+
+    impl Network for Deserted {
+        fn listen(&self, _: String) -> BoxFuture<'static, io::Result<Listener>> {
+            std::future::ready(Err(io::ErrorKind::Unsupported.into())).boxed()
+        }
+
+        fn connect(&self, _: String) -> BoxFuture<'static, io::Result<Socket>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_of_many_groups_to_a_node_that_is_gone_cost_few_connection_attempts() {
+        let network = Arc::new(Deserted::default());
+        let link = PeerLink::new(network.clone(), "gone:1".to_owned());
+        let (rounds, groups) = (20, 50);
+        for _ in 0..rounds {
+            let asks = (0..groups)
+                .map(|_| link.read_index(pb::ReadIndexRequest::default(), limits::READ_INDEX_MAX));
+            for answer in join_all(asks).await {
+                assert!(matches!(answer, Err(PeerError::Unreachable { .. })), "{answer:?}");
+            }
+            tokio::time::sleep(limits::QUORUM_POLL).await;
+        }
+        let attempts = network.0.load(Ordering::Relaxed);
+        // A few, but on a machine that was held up in between.
+        assert!((1..rounds * groups / 4).contains(&attempts), "{attempts} attempts");
+    }
+
+    #[tokio::test]
+    async fn every_beat_to_a_node_that_is_gone_is_an_attempt_of_its_own() {
+        let network = Arc::new(Deserted::default());
+        let link = PeerLink::new(network.clone(), "gone:1".to_owned());
+        for beat in 1..=5 {
+            let answer = link.beat(pb::BeatRequest::default(), limits::BEAT_ANSWER_MAX).await;
+            assert!(matches!(answer, Err(PeerError::Unreachable { .. })), "{answer:?}");
+            assert_eq!(network.0.load(Ordering::Relaxed), beat);
+            tokio::time::sleep(limits::BEAT_RETRY).await;
+        }
+    }
 }

@@ -15,7 +15,7 @@ use node_core::ids::NodeUuid;
 
 pub(crate) use error::PeerError;
 pub(crate) use link::PeerLink;
-pub(crate) use server::{NOT_LEADER, PeerServer, UNREADABLE};
+pub(crate) use server::{NOT_LEADER, PURGED, PeerServer, UNREADABLE};
 
 use crate::env::Network;
 

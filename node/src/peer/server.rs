@@ -23,6 +23,9 @@ pub(crate) const NOT_LEADER: Code = Code::FailedPrecondition;
 /// The code with which a node says that its own copy of an entry is damaged.
 pub(crate) const UNREADABLE: Code = Code::DataLoss;
 
+/// The code with which a node says that it let go of an entry with the log's beginning.
+pub(crate) const PURGED: Code = Code::OutOfRange;
+
 type Answer<T> = Result<Response<T>, Status>;
 type AppendStream = Pin<Box<dyn Stream<Item = Result<pb::AppendEntriesResponse, Status>> + Send>>;
 
@@ -46,7 +49,8 @@ fn raft_refused(refusal: &Refusal) -> Status {
             RaftFailure::NotLeader { .. } | RaftFailure::NoQuorum | RaftFailure::Busy,
         ) => Status::new(NOT_LEADER, text),
         Refusal::Raft(_) => Status::aborted(text),
-        Refusal::NotCommitted(_) | Refusal::Purged(_) => Status::not_found(text),
+        Refusal::NotCommitted(_) => Status::not_found(text),
+        Refusal::Purged(_) => Status::new(PURGED, text),
         Refusal::Unreadable(..) => Status::new(UNREADABLE, text),
     }
 }

@@ -13,13 +13,14 @@
 //! to [`limits::TAIL_BYTES_MAX`], so that consumers at the end and followers that keep up never
 //! read from disk. A damaged entry is fetched again from another replica before openraft sees it.
 
+mod end;
 mod handle;
 mod repair;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use handle::LogStore;
-pub(super) use repair::{committed_end, stored_entry};
+pub(super) use repair::{committed_end, purged_end, stored_entry};
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,7 +114,7 @@ impl GroupLog {
         let purged = purged.map_err(bad)?;
         // Known BEFORE the last entry is read: it may have to be repaired.
         log.lock().purged = purged;
-        let last = match log.last_index()? {
+        let last = match end::last_index(&*log.engine, group).map_err(io::Error::other)? {
             Some(index) => Some(log.read_one(index).await?.log_id),
             None => purged,
         };
@@ -285,6 +286,11 @@ impl GroupLog {
         }
     }
 
+    /// The node's writer has something to do, for this group or another.
+    pub(super) fn has_writes_under_way(&self) -> bool {
+        self.writer.stats().queue_bytes > 0
+    }
+
     /// Waits until the disk keeps up: for whoever brings entries, before openraft has them.
     pub(crate) async fn room(&self) -> Result<(), StorageError> {
         self.writer.room().await
@@ -328,17 +334,6 @@ impl GroupLog {
 
     fn state(&self, key: Bytes) -> io::Result<Option<Bytes>> {
         row::get(&*self.engine, &key).map_err(io::Error::other)
-    }
-
-    fn last_index(&self) -> io::Result<Option<u64>> {
-        let last = self.engine.last_before(Space::Log, &keys::log(self.group));
-        match last.map_err(io::Error::other)? {
-            None => Ok(None),
-            Some((key, _)) => {
-                let (_, index) = keys::parse_log_entry(&key).ok_or_else(|| bad("log key"))?;
-                Ok(Some(index))
-            }
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Tail> {

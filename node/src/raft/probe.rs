@@ -33,6 +33,9 @@ pub struct LiveReplica {
     pub voters: Vec<BTreeSet<u64>>,
     /// Index of the entry that says so.
     pub voters_since: u64,
+    /// Its node has writes queued, or written and not yet synced: its disk may be behind what it
+    /// says.
+    pub disk_is_behind: bool,
 }
 
 /// What a disk holds of a group.
@@ -84,6 +87,7 @@ pub(crate) fn look(raft: &RaftGroup) -> LiveReplica {
         committed: metrics.local_committed.map(position),
         voters: membership.membership().get_joint_config().clone(),
         voters_since: membership.log_id().as_ref().map_or(0, LogId::index),
+        disk_is_behind: raft.log().has_writes_under_way(),
     }
 }
 

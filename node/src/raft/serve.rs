@@ -11,7 +11,7 @@ use quipu_proto::peer::v1 as pb;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::group::{RaftFailure, RaftGroup, Role};
-use super::log_store::{committed_end, stored_entry};
+use super::log_store::{committed_end, purged_end, stored_entry};
 use super::types::{LogId, Snapshot, SnapshotMeta, Vote};
 use super::wire::{self, Malformed};
 use crate::limits;
@@ -222,6 +222,9 @@ pub(crate) fn serve_stored_entry(
 ) -> Result<pb::ReadEntryResponse, Refusal> {
     if committed_end(engine, group) <= index {
         return Err(Refusal::NotCommitted(index));
+    }
+    if purged_end(engine, group) > index {
+        return Err(Refusal::Purged(index));
     }
     let unreadable = |why: String| Refusal::Unreadable(index, why);
     let stored = stored_entry(engine, group, index).map_err(|it| unreadable(it.to_string()))?;

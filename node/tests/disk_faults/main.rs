@@ -226,6 +226,9 @@ async fn a_disk_whose_syncs_take_seconds_holds_up_neither_the_others_nor_its_own
         // Two of three are quick, so no append waits for a slow sync: five of them would take 10 s.
         assert!(took < Duration::from_secs(9), "{took:?} with node {} slow", place + 1);
         cluster.disks[place].set_sync_delay(Duration::ZERO);
+        // The sync under way is still a slow one: with the next disk, two of three would be slow.
+        let disk = &cluster.disks[place];
+        eventually("the slow sync", async || (disk.pending_batches() == 0).then_some(())).await;
     }
     for place in 0..3 {
         cluster.serves(place, &values).await;

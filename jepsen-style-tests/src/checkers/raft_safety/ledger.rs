@@ -87,26 +87,25 @@ impl Ledger {
     }
 
     /// A log holds, up to what its replica knows to be committed, nothing else. The end of it is
-    /// enough: a log that agrees there agrees before. An entry of an earlier term may still stand
-    /// on the disk: its end, and what replaces it, may wait to be synced while others have
-    /// committed that.
+    /// enough: a log that agrees there agrees before. Where the `disk_is_behind`, an entry of an
+    /// earlier term may still stand on it: its end, and what replaces it, wait to be synced while
+    /// others have committed that.
     pub(super) fn still_holds(
         &self,
         group: u32,
-        replica: u64,
+        (replica, disk_is_behind): (u64, bool),
         log: &BTreeMap<u64, Rung>,
         end: u64,
     ) -> Result<(), RaftViolation> {
         let Some((index, rung)) = log.range(..=end).next_back() else { return Ok(()) };
         match self.committed.get(index) {
-            Some(known) if rung.id.term >= known.id.term && known.id != rung.id => {
-                Err(RaftViolation::CommittedChanged {
-                    group,
-                    committed: known.id,
-                    other: rung.id,
-                    replicas: [known.told_by, replica],
-                })
-            }
+            Some(known) if disk_is_behind && rung.id.term < known.id.term => Ok(()),
+            Some(known) if known.id != rung.id => Err(RaftViolation::CommittedChanged {
+                group,
+                committed: known.id,
+                other: rung.id,
+                replicas: [known.told_by, replica],
+            }),
             _ => Ok(()),
         }
     }

@@ -42,6 +42,9 @@ pub struct LiveReplica {
     pub committed: Option<LogId>,
     /// The configuration in force.
     pub voters: Voters,
+    /// Its node has writes queued, or written and not yet synced: only then may its disk still
+    /// hold what it knows to be overruled.
+    pub disk_is_behind: bool,
 }
 
 /// What a replica does in its group.

@@ -103,5 +103,6 @@ fn live(open: &probe::LiveReplica, run: u64) -> LiveReplica {
         last_index: open.last_index,
         committed: open.committed.map(|at| LogId { term: at.term, index: at.index }),
         voters: Voters { sets: open.voters.clone(), since: open.voters_since },
+        disk_is_behind: open.disk_is_behind,
     }
 }

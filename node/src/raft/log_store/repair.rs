@@ -41,6 +41,13 @@ pub(crate) fn committed_end(engine: &dyn Engine, group: GroupId) -> u64 {
     applied().max(committed()).map_or(0, |index| index + 1)
 }
 
+/// Entries below it went with the log's beginning, as far as a disk knows whose log is not open.
+pub(crate) fn purged_end(engine: &dyn Engine, group: GroupId) -> u64 {
+    let purged = row::get(engine, &keys::last_purged(group)).ok().flatten();
+    let purged = purged.and_then(|bytes| wire::log_id_from_bytes(&bytes).ok());
+    purged.map_or(0, |purged| purged.index() + 1)
+}
+
 impl GroupLog {
     pub(super) async fn read_or_repair(&self, index: u64) -> io::Result<Entry> {
         match self.engine.get(Space::Log, &keys::log_entry(self.group, index)) {

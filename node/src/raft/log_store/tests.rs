@@ -83,6 +83,27 @@ async fn damaged_entries_at_the_end_are_repaired_where_the_log_is_the_committed_
 }
 
 #[tokio::test]
+async fn a_log_is_as_long_as_it_was_when_the_block_of_its_end_can_not_be_read() {
+    for len in [1, 2, 5, 37] {
+        let all = vec![1; len];
+        let last = u64::try_from(len).expect("small") - 1;
+        for first_damaged in last.saturating_sub(3)..=last {
+            let disk = disk_with(&entries(&all), &[]);
+            for index in first_damaged..=last {
+                let key = keys::log_entry(GROUP, index);
+                assert!(disk.damage(Space::Log, &key, Damage::Unreadable));
+            }
+            // Never a shorter one: this replica may have been needed to commit its end.
+            let refused = open(&disk, &all[..len - 1]).await.map(drop);
+            assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::InvalidData));
+
+            let log = open(&disk, &all).await.expect("repaired");
+            assert_eq!(terms(&log.read(0, last + 1, usize::MAX).await.expect("read")), all);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_log_that_was_overruled_does_not_take_in_a_committed_entry_behind_its_own() {
     // A later leader committed other entries at 2 and 3, and this replica does not know it yet.
     let disk = disk_with(&entries(&[1, 1, 1, 1]), &[3]);

@@ -227,6 +227,24 @@ fn a_damaged_entry_is_reported_and_its_neighbours_are_served() {
 }
 
 #[test]
+fn nothing_stands_behind_a_last_entry_that_can_not_be_read() {
+    let directory = directory();
+    let engine = opened(directory.path());
+    (1..=3).for_each(|index| append(&engine, GROUP, index, 10_000, Durability::Synced));
+    flush(&engine);
+    drop(engine);
+    let blobs = files(directory.path(), "blob").pop().expect("entries are in a blob file");
+    flip_bit(&blobs, 5, 6);
+
+    // What `node/src/raft/log_store/end.rs` finds the end of such a log by.
+    let engine = opened(directory.path());
+    let from = |index| engine.scan(Space::Log, &keys::log_from(GROUP, index), ScanLimit::items(1));
+    assert!(is_damaged(&engine.last_before(Space::Log, &keys::log(GROUP))));
+    assert!(is_damaged(&from(3)));
+    assert_eq!(from(4), Ok(Vec::new()));
+}
+
+#[test]
 fn a_damaged_block_of_keys_is_reported_by_every_kind_of_read() {
     let directory = directory();
     let engine = opened(directory.path());
