@@ -103,8 +103,13 @@ impl Group {
         replica.vote = if probe.vote_damaged { before } else { now };
         replica.log_end = probe.log_end;
         replica.log_start = probe.log_start;
-        drop(replica.log.split_off(&probe.ladder_start));
-        replica.log = replica.log.split_off(&probe.log_start);
+        // Looked at first: splitting a map counts what is in it, and mostly there is nothing to do.
+        if replica.log.last_key_value().is_some_and(|(last, _)| *last >= probe.ladder_start) {
+            drop(replica.log.split_off(&probe.ladder_start));
+        }
+        if replica.log.first_key_value().is_some_and(|(first, _)| *first < probe.log_start) {
+            replica.log = replica.log.split_off(&probe.log_start);
+        }
         let first = replica.log.last_key_value().map(|(_, rung)| *rung);
         let mut before = first.filter(|rung| rung.id.index + 1 == probe.ladder_start);
         for rung in &probe.ladder {

@@ -288,7 +288,7 @@ impl GroupLog {
 
     /// The node's writer has something to do, for this group or another.
     pub(super) fn has_writes_under_way(&self) -> bool {
-        self.writer.stats().queue_bytes > 0
+        self.writer.is_busy()
     }
 
     /// Waits until the disk keeps up: for whoever brings entries, before openraft has them.

@@ -198,6 +198,11 @@ impl LogWriter {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
+    /// Something waits or is being written or synced.
+    pub fn is_busy(&self) -> bool {
+        self.handle.shared.queue().bytes > 0
+    }
+
     /// What the writer did so far, for the metrics.
     pub fn stats(&self) -> LogWriterStats {
         let shared = &self.handle.shared;
