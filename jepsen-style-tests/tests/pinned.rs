@@ -11,7 +11,7 @@
 //!   connection attempt.
 //!   `calls_of_many_groups_to_a_node_that_is_gone_cost_few_connection_attempts` (package `node`).
 //! - Seed 1012, `plans/no-answer-after-healing.json`: an entry that all others had purged was
-//!   waited for at a dead node.
-//!   `an_entry_that_went_with_the_log_s_beginning_is_not_waited_for_at_hung_nodes` (package `node`).
+//!   waited for at a dead node. In package `node`,
+//!   `an_entry_that_went_with_the_log_s_beginning_is_not_waited_for_at_hung_nodes`.
 //! - Seed 1016, `plans/no-leader-after-healing.json`: a log whose last block can't be read had no
 //!   end. `a_log_is_as_long_as_it_was_when_the_block_of_its_end_can_not_be_read` (package `node`).

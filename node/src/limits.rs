@@ -160,8 +160,8 @@ pub const APPEND_STREAM_BYTES_MAX: usize = 8 << 20;
 pub const SNAPSHOT_ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Connecting to a peer is given up after this long.
 pub const CONNECT_MAX: Duration = Duration::from_millis(1_000);
-/// After a connection to a node failed, calls to it but beats are refused for so long. Beats come as
-/// often, so a node that is back is noticed no later.
+/// After a connection to a node failed, calls to it but beats are refused for so long. Beats come
+/// as often, so a node that is back is noticed no later.
 pub const CONNECT_AGAIN: Duration = Duration::from_millis(100);
 /// The same for calls that waited for that very connection. Less than [`BEAT_RETRY`], so that two
 /// beats in a row are never refused by one attempt.
