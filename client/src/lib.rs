@@ -85,7 +85,8 @@ mod routing;
 mod status;
 
 pub use admin::{
-    Admin, Cluster, Health, NewTopic, Node, Partition, Replica, ReplicaRole, Topic, TopicSummary,
+    Admin, Cluster, Health, NewTopic, Node, NodeStatus, Partition, Removal, Replica, ReplicaMove,
+    ReplicaRole, Standing, Topic, TopicSummary,
 };
 pub use append::{AppendOptions, Appended};
 pub use client::Client;

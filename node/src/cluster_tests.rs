@@ -4,10 +4,12 @@
 mod damage;
 mod elections;
 mod groups;
+mod membership;
 mod moves;
 mod slow_disk;
 mod snapshots;
 mod topics;
+mod wires;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -48,6 +48,8 @@ pub(crate) enum FormationFailure {
     LabelTaken { label: u64 },
     #[error("this node was replaced by another; start it with an empty data directory")]
     WasReplaced,
+    #[error("this node was removed from the cluster; start it with an empty data directory")]
+    WasRemoved,
     #[error("the cluster has as many nodes as it may: {limit}")]
     TooManyNodes { limit: u32 },
     #[error("malformed request: {0}")]
@@ -389,6 +391,7 @@ impl Formation {
                 return Err(FormationFailure::LabelTaken { label });
             }
             MetadataOutcome::NodeWasReplaced { .. } => return Err(FormationFailure::WasReplaced),
+            MetadataOutcome::NodeWasRemoved => return Err(FormationFailure::WasRemoved),
             MetadataOutcome::TooManyNodes { limit } => {
                 return Err(FormationFailure::TooManyNodes { limit });
             }

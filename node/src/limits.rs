@@ -278,6 +278,9 @@ pub const OPEN_AT_START_MAX: Duration = Duration::from_secs(10);
 
 /// How often a node compares what it hosts with the metadata, beside every change of it.
 pub const RECONCILE_INTERVAL: Duration = Duration::from_millis(1_000);
+/// The same while a group that the node leads is being moved: its next step waits only for a
+/// replica to catch up.
+pub const RECONCILE_MOVING: Duration = Duration::from_millis(200);
 /// A founder that is not the first waits so long for the first one to found the group.
 pub const FOUNDER_PATIENCE: Duration = Duration::from_secs(3);
 /// A node is asked who it is, and given up, within this time.
@@ -286,6 +289,23 @@ pub const HELLO_MAX: Duration = Duration::from_secs(2);
 pub const COORDINATORS: u32 = 4;
 /// A new replica is promoted when no more than so many entries are missing.
 pub const CAUGHT_UP_ENTRIES: u64 = 1_000;
+/// A drained node looks so often for leaderships that it has got.
+pub const DRAIN_LOOK: Duration = Duration::from_millis(200);
+/// Groups that a drained node hands over at once. Each stands still for a few milliseconds.
+pub const HAND_OVERS_AT_ONCE: usize = 8;
+/// Proposals of a group are held back for so long at most, for its next leader to catch up.
+pub const HAND_OVER_HOLD: Duration = Duration::from_millis(100);
+/// A handed over group is waited for so long, until this replica knows that it leads no more.
+pub const HAND_OVER_SEEN_MAX: Duration = Duration::from_millis(1_000);
+/// Groups of which a replica is moved at one time, in the whole cluster. Each reads its log on one
+/// node and writes it on another, beside what clients append.
+pub const MOVES_AT_ONCE: usize = 4;
+/// A node that is asked what it has is given up after this long.
+pub const SURVEY_MAX: Duration = Duration::from_secs(2);
+/// Looks at the log writer, one each [`UPKEEP_INTERVAL`], that are remembered: a minute.
+pub const SYNCS_REMEMBERED: usize = 60;
+/// Names of groups in one answer about a node; the rest are counted.
+pub const NAMES_TOLD_MAX: usize = 10;
 /// Producer ids that a node takes from the metadata at once.
 pub const PRODUCER_IDS_TAKEN: u32 = 1_000;
 /// How often a coordinator's leader looks for sessions that have ended and for new topics.

@@ -113,6 +113,7 @@ impl Node {
             return Err(StartError::Resume(failure.to_string()));
         }
         node.announce_readiness();
+        node.end_when_removed();
         if joins {
             crate::env::spawn(join(formation, node.fatal.clone(), stop));
         }
@@ -135,6 +136,29 @@ impl Node {
     /// what the disks hold.
     pub fn probe(&self) -> Vec<crate::probe::LiveReplica> {
         self.formation.member().map(|member| member.probe()).unwrap_or_default()
+    }
+
+    /// A node that was removed must not go on: the others have forgotten it.
+    fn end_when_removed(&self) {
+        let (mut member, fatal) = (self.formation.watch(), self.fatal.clone());
+        let stop = self.stop.clone();
+        crate::env::spawn(async move {
+            let removed = async {
+                let Ok(member) = member.wait_for(Option::is_some).await.map(|it| it.clone()) else {
+                    return;
+                };
+                let Some(member) = member else { return };
+                member.liveness().was_removed().await;
+                let what = "this node was removed from the cluster; its data directory can be \
+                            deleted, and with an empty one it can join again";
+                fatal.send_replace(Some(what.to_owned()));
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = removed => {}
+            }
+        });
     }
 
     fn announce_readiness(&self) {

@@ -5,6 +5,7 @@
 //! whoever asks a certain node wants to know about it, dead or alive.
 
 mod description;
+mod nodes;
 
 use quipu_proto::MESSAGE_BYTES_MAX;
 use quipu_proto::v1;
@@ -19,6 +20,7 @@ use crate::error::{AdminError, CallError, Code, ErrorCode, Outcome};
 pub use description::{
     Cluster, Health, NewTopic, Node, Partition, Replica, ReplicaRole, Topic, TopicSummary,
 };
+pub use nodes::{NodeStatus, Removal, ReplicaMove, Standing};
 
 /// The administrative calls of a [`Client`].
 #[derive(Debug, Clone)]

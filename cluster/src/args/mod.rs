@@ -6,6 +6,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod group;
+mod node;
 mod partition;
 mod read;
 mod topic;
@@ -24,6 +25,7 @@ pub(crate) use bench::{
 pub(crate) use cluster::{ClusterCommand, DownArgs, UpArgs};
 pub(crate) use demo::DemoArgs;
 pub(crate) use group::{CommitArgs, GroupCommand, SeekArgs};
+pub(crate) use node::{NodeCommand, WaitArgs};
 pub(crate) use partition::PartitionCommand;
 pub(crate) use read::{DEFAULT_FORMAT, LevelArg, ReadArgs};
 pub(crate) use topic::{CreateArgs, TopicCommand};
@@ -113,6 +115,9 @@ pub(crate) enum Command {
     /// One partition's replicas and leader
     #[command(subcommand)]
     Partition(PartitionCommand),
+    /// The cluster's nodes: list, drain, remove
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Measure a cluster, and the disk below it
     #[command(subcommand)]
     Bench(BenchCommand),

@@ -6,6 +6,7 @@ mod cluster;
 mod completions;
 mod confirm;
 mod group;
+mod node;
 mod offsets;
 mod partition;
 mod read;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Read(args) => Box::pin(read::run(&global, args)).await,
         Command::Group(command) => Box::pin(group::run(&global, command)).await,
         Command::Partition(command) => Box::pin(partition::run(&global, command)).await,
+        Command::Node(command) => Box::pin(node::run(&global, command)).await,
         Command::Bench(command) => Box::pin(bench::run(&global, command)).await,
         Command::Demo(args) => Box::pin(demo::run(&global, args)).await,
         Command::Completions { shell } => completions::run(shell),

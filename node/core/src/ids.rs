@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::limits::{
     GROUP_MEMBER_NAME_BYTES_MAX, GROUP_NAME_BYTES_MAX, NODE_ADDRESS_BYTES_MAX,
-    NODE_VERSION_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
+    NODE_VERSION_BYTES_MAX, RACK_NAME_BYTES_MAX, TOPIC_NAME_BYTES_MAX,
 };
 
 macro_rules! number_id {
@@ -262,6 +262,21 @@ impl NodeVersion {
     }
 }
 
+/// What may fail with a node at once, its rack, room or zone: 1 to 64 bytes without blanks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RackName(String);
+
+impl RackName {
+    /// Checks the rules.
+    pub fn new(rack: impl Into<String>) -> Result<RackName, InvalidName> {
+        let rack = rack.into();
+        let what = "rack name";
+        check_length(what, &rack, RACK_NAME_BYTES_MAX)?;
+        check_no_blanks(what, &rack)?;
+        Ok(RackName(rack))
+    }
+}
+
 macro_rules! name_traits {
     ($name:ident, $limit:expr) => {
         impl $name {
@@ -317,6 +332,7 @@ name_traits!(MemberId, GROUP_MEMBER_NAME_BYTES_MAX);
 name_traits!(InstanceId, GROUP_MEMBER_NAME_BYTES_MAX);
 name_traits!(NodeAddress, NODE_ADDRESS_BYTES_MAX);
 name_traits!(NodeVersion, NODE_VERSION_BYTES_MAX);
+name_traits!(RackName, RACK_NAME_BYTES_MAX);
 
 fn check_length(what: &'static str, name: &str, limit_bytes: usize) -> Result<(), InvalidName> {
     if (1..=limit_bytes).contains(&name.len()) {

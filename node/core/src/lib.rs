@@ -13,6 +13,7 @@
 //! - [`groups`]: what consumer groups have consumed.
 //! - [`metadata`]: nodes, topics and which node holds which replica.
 //! - [`topic_config`]: the settings of a topic.
+//! - [`survey`]: what all nodes say at one moment, and what follows from it.
 //! - [`liveness`]: is a peer alive, from what was heard of it.
 
 pub mod codec;
@@ -23,5 +24,6 @@ pub mod liveness;
 pub mod metadata;
 pub mod partition;
 pub mod position;
+pub mod survey;
 pub mod time;
 pub mod topic_config;

@@ -13,6 +13,8 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 pub const NODE_ADDRESS_BYTES_MAX: usize = 255;
 /// Bytes of a node's version text.
 pub const NODE_VERSION_BYTES_MAX: usize = 64;
+/// Bytes of the name of a node's rack.
+pub const RACK_NAME_BYTES_MAX: usize = 64;
 /// Bytes of a consumer group's name.
 pub const GROUP_NAME_BYTES_MAX: usize = 255;
 /// Bytes of a group member's id, of its instance id and of the name of its client.
@@ -76,6 +78,9 @@ pub const REBALANCE_MS: RangeInclusive<u32> = 1_000..=24 * 60 * 60 * 1_000;
 pub const NODES_MAX: usize = 256;
 /// Nodes known, with those that were replaced and still have retiring replicas.
 pub const NODE_RECORDS_MAX: usize = 2 * NODES_MAX;
+/// Removed nodes that are remembered, so that their old disks are refused; then the first is
+/// forgotten.
+pub const REMOVED_NODES_MAX: usize = 1_024;
 /// Voters of the metadata group; further nodes learn. Five survive two losses, and more would
 /// only make its commits slower.
 pub const METADATA_VOTERS_MAX: usize = 5;

@@ -14,11 +14,11 @@ use node_core::groups::{
 };
 use node_core::ids::{
     ClusterId, Generation, GroupId, GroupName, InstanceId, MemberId, NodeAddress, NodeLabel,
-    NodeUuid, NodeVersion, ReplicaId, TopicId, TopicName,
+    NodeUuid, NodeVersion, RackName, ReplicaId, TopicId, TopicName,
 };
 use node_core::metadata::{
     Bootstrap, BootstrapFault, CreateTopic, MetadataCommand, MetadataOutcome, MetadataState,
-    NodeSpec, RegisterNode,
+    NodeSpec, PlaceFault, PlaceGroup, RegisterNode, Standing,
 };
 use node_core::partition::{
     AdvanceStart, Append, AppendBatch, Applied, IndexRecord, LadderLimits, LogCommand,
@@ -222,6 +222,21 @@ fn metadata_commands_are_as_on_their_page() {
     let (lost, node) = (ReplicaId(12), node().uuid);
     let replace = MetadataCommand::ReplaceReplica { group, lost, node };
     check_metadata_command("replace-replica", &replace);
+}
+
+#[test]
+fn commands_of_a_nodes_life_are_as_on_their_page() {
+    let (node, other) = (node().uuid, Uuid::from_u128(0x2222_2222_2222_4222_8222_2222_2222_2222));
+    let standing = Standing::Removing;
+    check_metadata_command("set-standing", &MetadataCommand::SetStanding { node, standing });
+    let (expected, nodes) = (vec![node], vec![NodeUuid(other)]);
+    let place = PlaceGroup { group: GroupId(1_000), expected, nodes };
+    check_metadata_command("place-group", &MetadataCommand::PlaceGroup(place));
+    check_metadata_command("remove-node", &MetadataCommand::RemoveNode { node });
+    let rack = Some(RackName::new("a").unwrap());
+    check_metadata_command("set-rack", &MetadataCommand::SetRack { node, rack });
+    let fault = PlaceFault::Busy;
+    check_outcome("outcome-not-placed", MetadataOutcome::NotPlaced { fault });
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use node_core::ids::{NodeLabel, NodeUuid};
+use node_core::metadata::Standing;
 use node_core::metadata::placement::{InvalidReplication, NodeLoad, Placement, replication_factor};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -13,6 +14,7 @@ fn idle_nodes(count: u64) -> Vec<NodeLoad> {
         label: NodeLabel(number),
         replicas: 0,
         leaders: 0,
+        standing: Standing::Active,
     };
     (1..=count).map(idle).collect()
 }

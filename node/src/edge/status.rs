@@ -440,7 +440,9 @@ impl Refusal {
             FormationFailure::OtherCluster { .. } | FormationFailure::AlreadyFormed { .. } => {
                 Self::new(ErrorCode::AlreadyInitialized, message)
             }
-            FormationFailure::WasReplaced => Self::new(ErrorCode::WrongCluster, message),
+            FormationFailure::WasReplaced | FormationFailure::WasRemoved => {
+                Self::new(ErrorCode::WrongCluster, message)
+            }
             FormationFailure::NotInitialized => Self::not_initialized(),
             FormationFailure::Raft(failure) => {
                 Self::of_proposal(failure.clone(), "the formation of the cluster", true)

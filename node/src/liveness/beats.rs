@@ -85,6 +85,9 @@ impl Liveness {
         match &answer {
             Ok(answer) => {
                 self.metrics.peer.beats.inc();
+                if answer.removed {
+                    self.removed.send_replace(true);
+                }
                 self.hear(node, asked, answer);
             }
             Err(error) => {
@@ -212,6 +215,8 @@ impl Liveness {
             parked: if parked_included { leads.parked.clone() } else { Vec::new() },
             unreachable: self.unreachable(),
             disk_low: self.disk_low.load(Ordering::Relaxed),
+            // Whoever has the metadata says so.
+            removed: false,
         }
     }
 

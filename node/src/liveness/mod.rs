@@ -23,7 +23,7 @@ use std::time::Duration;
 use node_core::ids::{GroupId, NodeUuid};
 use node_core::liveness::{Liveness as Opinion, LivenessConfig, PeerLiveness};
 use quipu_proto::peer::v1 as pb;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use directory::Directory;
@@ -53,6 +53,10 @@ pub(crate) struct Liveness {
     parked_version: Arc<AtomicU64>,
     disk_low: AtomicBool,
     any_disk_low: AtomicBool,
+    /// Nodes that should lead nothing while others can.
+    aside: Mutex<BTreeSet<NodeUuid>>,
+    /// The others say that this node was removed from the cluster.
+    removed: watch::Sender<bool>,
     /// Something happened that `tend` should look at now.
     look_now: Notify,
 }
@@ -114,6 +118,8 @@ impl Liveness {
             parked_version: Arc::new(AtomicU64::new(parked_version)),
             disk_low: AtomicBool::new(false),
             any_disk_low: AtomicBool::new(false),
+            aside: Mutex::default(),
+            removed: watch::Sender::new(false),
             look_now: Notify::new(),
         })
     }
@@ -155,6 +161,30 @@ impl Liveness {
     /// for yet is neither alive nor found dead.
     pub(crate) fn was_found_dead(&self, node: NodeUuid) -> bool {
         lock(&self.watched).get(&node).is_some_and(|peer| peer.was_dead)
+    }
+
+    /// Nodes that this one has found dead.
+    pub(crate) fn found_dead(&self) -> BTreeSet<NodeUuid> {
+        let watched = lock(&self.watched);
+        watched.iter().filter(|(_, peer)| peer.was_dead).map(|(node, _)| *node).collect()
+    }
+
+    /// Nodes that come last when leaders are to be elected: drained ones.
+    pub(crate) fn set_aside(&self, aside: BTreeSet<NodeUuid>) {
+        *lock(&self.aside) = aside;
+    }
+
+    /// Resolves when another node says that this one was removed from the cluster.
+    pub(crate) async fn was_removed(&self) {
+        if self.removed.subscribe().wait_for(|removed| *removed).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// How far the clocks of the others are from this node's, in milliseconds.
+    pub(crate) fn clock_skews(&self) -> BTreeMap<NodeUuid, i64> {
+        let watched = lock(&self.watched);
+        watched.iter().filter_map(|(node, peer)| Some((*node, peer.clock_skew_ms?))).collect()
     }
 
     /// Other nodes that are alive.

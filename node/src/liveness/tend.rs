@@ -184,8 +184,15 @@ impl Liveness {
             .iter()
             .filter(|(replica, node)| status.voters.contains(replica) && self.is_alive(**node))
             .collect();
-        let mine = voters.values().position(|node| **node == self.me)?;
-        let count = voters.len();
+        // Drained nodes come last: they lead only if nobody else is left.
+        let aside = lock(&self.aside);
+        let (late, soon): (Vec<&NodeUuid>, Vec<&NodeUuid>) =
+            voters.into_values().partition(|node| aside.contains(*node));
+        if let Some(mine) = late.iter().position(|node| **node == self.me) {
+            return u32::try_from(soon.len() + mine).ok();
+        }
+        let mine = soon.iter().position(|node| **node == self.me)?;
+        let count = soon.len();
         let first = usize::try_from(group.0).unwrap_or(0) % count;
         u32::try_from((mine + count - first) % count).ok()
     }

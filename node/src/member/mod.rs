@@ -6,6 +6,8 @@
 //! - `repairer`: damaged entries, had again from other nodes.
 //! - `metadata`: asking and changing the cluster's metadata from any node.
 //! - `coordinators`: consumer groups, on the coordinator groups.
+//! - `standing`: draining this node, and moving replicas away from those that are removed.
+//! - `survey`: asking every node what it has.
 //! - `reconcile`: makes what is hosted, and the groups' members, what the metadata says.
 //! - `upkeep`: retention, the disk's watermark, figures.
 
@@ -17,11 +19,13 @@ mod reconcile;
 mod registry;
 mod repairer;
 mod replica;
+mod standing;
+mod survey;
 mod upkeep;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use node_core::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, ReplicaId, TopicName};
+use node_core::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, TopicName};
 use node_core::metadata::MetadataState;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
@@ -42,7 +46,7 @@ use crate::liveness::{Liveness, LivenessParts};
 use crate::metrics::Metrics;
 use crate::partition::{Partition, PartitionContext};
 use crate::peer::Peers;
-use crate::raft::{GroupContext, Place, RaftFailure, RaftTiming, Role};
+use crate::raft::{GroupContext, Place, RaftFailure, RaftTiming};
 use crate::storage::log_writer::LogWriter;
 use crate::storage::{Engine, manifest};
 
@@ -77,6 +81,7 @@ pub(crate) struct Member {
     /// What the disk had when the node started: each ends when it was tried.
     first_tries: Mutex<Vec<oneshot::Receiver<()>>>,
     sessions: GroupSessions,
+    recent_syncs: Mutex<survey::RecentSyncs>,
 }
 
 /// Why a partition can't be reached on this node.
@@ -128,6 +133,7 @@ impl Member {
             recreated: Mutex::default(),
             first_tries: Mutex::default(),
             sessions: GroupSessions::new(),
+            recent_syncs: Mutex::default(),
         });
         member.open_hosted().await?;
         member.spawn_tasks();
@@ -192,6 +198,7 @@ impl Member {
         self.spawn(self.clone().reconcile_always());
         self.spawn(self.clone().keep_up());
         self.spawn(self.clone().retain_always());
+        self.spawn(self.clone().stand_aside_always());
         self.spawn(self.clone().tend_groups());
     }
 
@@ -304,7 +311,7 @@ impl Member {
         let status = replica.raft().status();
         let target = status.members.iter().find(|(_, node)| **node == to);
         let Some((target, _)) = target else { return Err(RaftFailure::NoQuorum) };
-        replica.raft().transfer_leader(*target).await?;
+        replica.raft().hand_over(*target, limits::HAND_OVER_HOLD).await?;
         while Instant::now() < deadline {
             if self.leader_of(group).is_some_and(|(place, _)| place.replica == *target) {
                 return Ok(());
@@ -312,35 +319,6 @@ impl Member {
             tokio::time::sleep(limits::QUORUM_POLL).await;
         }
         Err(RaftFailure::OutcomeUnknown)
-    }
-
-    /// Hands every leadership of this node to another live replica, as far as there is one.
-    pub(crate) async fn hand_over(&self, deadline: Instant) {
-        let mut handed = Vec::new();
-        for replica in self.registry.all() {
-            let Some(to) = self.successor(&replica) else { continue };
-            // Followers of a parked group have no timers; a transfer that fails needs them.
-            replica.pulse().touch();
-            if replica.raft().transfer_leader(to).await.is_ok() {
-                handed.push(replica);
-            }
-        }
-        let leads = |replica: &Arc<Replica>| replica.raft().brief().role == Role::Leader;
-        while Instant::now() < deadline && handed.iter().any(leads) {
-            tokio::time::sleep(limits::QUORUM_POLL).await;
-        }
-    }
-
-    /// A live voter that has everything which this replica, the leader, has.
-    fn successor(&self, replica: &Replica) -> Option<ReplicaId> {
-        let status = replica.raft().status();
-        let fit = status.matched.iter().find(|(id, index)| {
-            **id != replica.raft().replica()
-                && status.voters.contains(id)
-                && **index == status.last_index
-                && status.members.get(id).is_some_and(|node| self.liveness.is_alive(*node))
-        });
-        fit.map(|(id, _)| *id)
     }
 
     /// Ends all groups. Their data stays.

@@ -25,8 +25,9 @@ impl Member {
     pub(super) async fn reconcile_always(self: Arc<Self>) {
         let mut changes = self.metadata.clone();
         loop {
-            self.reconcile().await;
-            let wait = tokio::time::timeout(limits::RECONCILE_INTERVAL, async {
+            let moving = self.reconcile().await;
+            let pause = if moving { limits::RECONCILE_MOVING } else { limits::RECONCILE_INTERVAL };
+            let wait = tokio::time::timeout(pause, async {
                 tokio::select! {
                     biased;
                     _ = changes.changed() => {}
@@ -37,26 +38,29 @@ impl Member {
         }
     }
 
-    async fn reconcile(self: &Arc<Self>) {
+    /// Answers whether a group that this node leads is being moved.
+    async fn reconcile(self: &Arc<Self>) -> bool {
         let metadata = self.metadata();
         self.learn_nodes(&metadata);
         self.reopen_what_stopped().await;
         self.found_groups().await;
         if metadata.cluster_id().is_none() {
             self.bootstrap_if_leading().await;
-            return;
+            return false;
         }
         self.register_if_changed(&metadata).await;
         self.host_what_is_placed(&metadata).await;
         self.drop_what_is_not(&metadata).await;
         self.note_recreated(&metadata);
+        self.drive_removals(&metadata).await;
         // Asked for once a round, and only if there is something to change.
-        let mut fresh = None;
+        let (mut fresh, mut moving) = (None, false);
         for replica in self.registry.all() {
             let group = replica.hosted().group;
             if metadata.groups().contains_key(&group) && replica.raft().brief().role == Role::Leader
             {
                 self.lead_to(&metadata, &mut fresh, &replica).await;
+                moving |= !metadata.groups()[&group].retiring.is_empty();
                 self.forget_deleted_topics(&replica).await;
             } else {
                 // Whoever leads forgets them; here they are waited for until they are gone.
@@ -64,6 +68,7 @@ impl Member {
             }
             self.refresh_config(&metadata, &replica);
         }
+        moving
     }
 
     /// Knows every node by its address, and watches it.
@@ -83,8 +88,9 @@ impl Member {
             known.insert(*uuid, record.address.to_string());
         }
         for (uuid, address) in known {
-            let replaced = metadata.nodes().get(&uuid).is_some_and(|record| !record.is_member());
-            if uuid == self.ground.me || replaced {
+            let gone = metadata.nodes().get(&uuid).is_some_and(|record| !record.is_member());
+            let removed = metadata.removed_nodes().contains(&uuid);
+            if uuid == self.ground.me || gone || removed {
                 continue;
             }
             if self.ground.peers.get(uuid).is_none() {
@@ -99,6 +105,11 @@ impl Member {
                 self.liveness.forget_node(*uuid);
             }
         }
+        for uuid in metadata.removed_nodes() {
+            self.liveness.forget_node(*uuid);
+        }
+        let aside = metadata.members().filter(|(_, node)| !node.standing.takes_leaderships());
+        self.liveness.set_aside(aside.map(|(uuid, _)| uuid).collect());
     }
 
     /// Gives a group its first members, where this replica is a founder. The first founder does it
@@ -166,7 +177,7 @@ impl Member {
         }
     }
 
-    async fn propose_quietly(&self, command: MetadataCommand) {
+    pub(super) async fn propose_quietly(&self, command: MetadataCommand) {
         let deadline = Instant::now() + limits::PROPOSAL_MAX;
         if let Err(failure) = self.propose(command, deadline).await {
             tracing::debug!(%failure, "the metadata was not changed; the next round tries again");
@@ -267,7 +278,8 @@ impl Member {
         replica: &Replica,
     ) {
         let group = replica.hosted().group;
-        if next_step(&replica.raft().status(), known.groups().get(&group)).is_none() {
+        let me = replica.raft().replica();
+        if next_step(me, &replica.raft().status(), known.groups().get(&group)).is_none() {
             return;
         }
         if fresh.is_none() {
@@ -275,9 +287,8 @@ impl Member {
             *fresh = Some(self.fresh_metadata(deadline).await.ok());
         }
         let Some(metadata) = fresh.clone().flatten() else { return };
-        let Some(step) = next_step(&replica.raft().status(), metadata.groups().get(&group)) else {
-            return;
-        };
+        let step = next_step(me, &replica.raft().status(), metadata.groups().get(&group));
+        let Some(step) = step else { return };
         let raft = replica.raft();
         replica.pulse().touch();
         let stepped = match step {
@@ -287,6 +298,12 @@ impl Member {
                 raft.add_learner(placed.id, node).await
             }
             Step::SetVoters { voters, retain } => raft.set_voters(voters, retain).await,
+            Step::HandOver => {
+                if let Some(to) = self.staying_leader(&metadata, replica) {
+                    self.hand_over_group(replica, to).await;
+                }
+                return;
+            }
             Step::Remove(learners) => raft.remove_learners(learners).await,
             Step::Settle(gone) => {
                 self.propose_quietly(MetadataCommand::ReplicasSettled { group, gone }).await;
@@ -320,13 +337,15 @@ enum Step {
         /// Members that no longer vote stay as learners.
         retain: bool,
     },
+    /// This replica leads, and is to leave: another one leads on before that.
+    HandOver,
     Remove(BTreeSet<ReplicaId>),
     /// The members are as wanted: what was replaced is off the books.
     Settle(Vec<ReplicaId>),
 }
 
 /// `None`: there is nothing to do, or it must wait.
-fn next_step(status: &GroupStatus, record: Option<&GroupRecord>) -> Option<Step> {
+fn next_step(me: ReplicaId, status: &GroupStatus, record: Option<&GroupRecord>) -> Option<Step> {
     let record = record.filter(|record| !record.is_deleted())?;
     if !status.members_settled {
         return None;
@@ -339,6 +358,14 @@ fn next_step(status: &GroupStatus, record: Option<&GroupRecord>) -> Option<Step>
         record.replicas.iter().filter(|it| it.voter).map(|it| it.id).collect();
     if status.voters != voters || status.joint {
         let caught_up = caught_up(status, &voters);
+        if caught_up && !status.joint && !voters.contains(&me) {
+            // Without anybody who stays, who comes votes beside who goes, and then leads.
+            let all = status.voters.union(&voters).copied().collect();
+            return Some(match status.voters.is_disjoint(&voters) {
+                true => Step::SetVoters { voters: all, retain: true },
+                false => Step::HandOver,
+            });
+        }
         // Learners that shall stay are members still; removed voters leave at once.
         let retain = voters != wanted;
         return caught_up.then_some(Step::SetVoters { voters, retain });

@@ -1,6 +1,6 @@
 //! What is done every now and then: retention, the disk's watermark, figures of the log writer.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::Member;
 use crate::limits;
@@ -18,6 +18,7 @@ impl Member {
         loop {
             self.watch_disk();
             writer = self.count_writes(&writer);
+            self.recent_syncs.lock().unwrap_or_else(PoisonError::into_inner).note(writer);
             tokio::time::sleep(limits::UPKEEP_INTERVAL).await;
         }
     }

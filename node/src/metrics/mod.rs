@@ -89,6 +89,10 @@ pub struct RaftMetrics {
     pub leader_changes: Count,
     /// Elections that this node called.
     pub elections: Count,
+    /// Leaderships that this node gave away on purpose.
+    pub handed_over: Count,
+    /// Moves of replicas that this node had begun, as leader of the metadata.
+    pub moves_begun: Count,
     /// Entries proposed here and not yet applied.
     pub proposals_in_flight: Now,
     /// Read indices that this node asked leaders for, to serve linearizable reads as a follower.
@@ -229,6 +233,8 @@ impl RaftMetrics {
         RaftMetrics {
             leader_changes: to.count("raft_leader_changes", "Changes of a group's known leader"),
             elections: to.count("raft_elections", "Elections called by this node"),
+            handed_over: to.count("raft_handed_over", "Leaderships given away on purpose"),
+            moves_begun: to.count("raft_moves_begun", "Moves of replicas begun"),
             proposals_in_flight: to
                 .now("raft_proposals_in_flight", "Entries proposed and not yet applied"),
             read_index_asked: to

@@ -314,6 +314,16 @@ impl PeerLink {
         self.within(deadline, client.beat(request)).await
     }
 
+    pub(crate) async fn survey(
+        &self,
+        request: pb::SurveyRequest,
+        deadline: Duration,
+    ) -> Answer<pb::SurveyResponse> {
+        let client = PeerClient::new(self.channel(On::Bulk)?);
+        let mut client = client.max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        self.within(deadline, client.survey(request)).await
+    }
+
     /// Asks what the node's own replicas of coordinators say of groups, as a client could.
     pub(crate) async fn list_groups(
         &self,

@@ -7,6 +7,7 @@
 mod error;
 mod link;
 mod server;
+pub(crate) mod survey;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

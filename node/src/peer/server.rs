@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use node_core::ids::GroupId;
+use node_core::ids::{GroupId, NodeUuid};
 use node_core::metadata::MetadataCommand;
 use quipu_proto::peer::v1 as pb;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -89,7 +89,15 @@ impl pb::peer_server::Peer for PeerServer {
     async fn beat(&self, request: Request<pb::BeatRequest>) -> Answer<pb::BeatResponse> {
         let request = request.get_ref();
         let member = member(&self.0, &request.cluster_id)?;
-        Ok(Response::new(member.liveness().answer(request)))
+        let mut answer = member.liveness().answer(request);
+        let from = Uuid::from_slice(&request.from_node).map(NodeUuid);
+        answer.removed = from.is_ok_and(|node| member.metadata().removed_nodes().contains(&node));
+        Ok(Response::new(answer))
+    }
+
+    async fn survey(&self, request: Request<pb::SurveyRequest>) -> Answer<pb::SurveyResponse> {
+        let member = member(&self.0, &request.get_ref().cluster_id)?;
+        Ok(Response::new(super::survey::write(&member.own_survey())))
     }
 
     async fn propose_metadata(
@@ -238,6 +246,8 @@ impl PeerServer {
         let raft = pb::raft_server::RaftServer::new(RaftServer(formation.clone()))
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
-        (pb::peer_server::PeerServer::new(Self(formation.clone())), raft)
+        let peer = pb::peer_server::PeerServer::new(Self(formation.clone()))
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+        (peer, raft)
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::handover::Hold;
 use super::log_store::{GroupLog, LogStore};
 use super::machine::Machine;
 use super::network::Network;
@@ -125,6 +126,7 @@ pub(crate) struct RaftGroup {
     log: Arc<GroupLog>,
     applied_end: watch::Receiver<u64>,
     quorum_fresh: Duration,
+    hold: Hold,
 }
 
 /// A proposal on its way.
@@ -161,7 +163,7 @@ fn failure_of(forward: ForwardToLeader<Types>) -> RaftFailure {
     }
 }
 
-fn stopped(error: impl std::fmt::Display) -> RaftFailure {
+pub(super) fn stopped(error: impl std::fmt::Display) -> RaftFailure {
     RaftFailure::Stopped(error.to_string())
 }
 
@@ -174,7 +176,8 @@ impl RaftGroup {
         let span = tracing::info_span!(parent: None, "raft", %group, %replica);
         let raft = Raft::new(replica.0, config, network, store, machine).instrument(span).await;
         let raft = raft.map_err(stopped)?;
-        Ok(Self { group, replica, raft, log, applied_end, quorum_fresh })
+        let hold = Hold::default();
+        Ok(Self { group, replica, raft, log, applied_end, quorum_fresh, hold })
     }
 
     /// Names a replica in calls to its node.
@@ -196,6 +199,10 @@ impl RaftGroup {
 
     pub(super) fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    pub(super) fn hold(&self) -> &Hold {
+        &self.hold
     }
 
     pub(crate) fn log(&self) -> &Arc<GroupLog> {
@@ -252,6 +259,7 @@ impl RaftGroup {
     /// Makes sure that the leader has fresh word from a majority, as openraft wants before it
     /// takes a write. A parked leader has none until it has asked.
     pub(crate) async fn ensure_writable(&self, deadline: Instant) -> Result<(), RaftFailure> {
+        self.hold.passed().await;
         loop {
             let brief = self.brief();
             match brief.role {
@@ -413,23 +421,6 @@ impl RaftGroup {
             Ok(Err(TransferLeaderError::VoteChanged { .. })) => self.elect().await,
             Err(fatal) => tracing::warn!(group = %self.group, %fatal, "can't take over"),
         }
-    }
-
-    /// Hands leadership to `to`, which must have everything: openraft stops taking writes at once
-    /// and has no way back but another election.
-    pub(crate) async fn transfer_leader(&self, to: ReplicaId) -> Result<(), RaftFailure> {
-        let status = self.status();
-        if status.role != Role::Leader {
-            return Err(RaftFailure::NotLeader { leader: status.leader });
-        }
-        if to == self.replica {
-            return Ok(());
-        }
-        let behind = status.matched.get(&to).copied().flatten() != status.last_index;
-        if behind || !status.voters.contains(&to) {
-            return Err(RaftFailure::NoQuorum);
-        }
-        self.raft.trigger().transfer_leader(to.0).await.map_err(stopped)
     }
 
     /// Adds a member that does not vote yet.

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
+use super::{PlaceGroup, Standing};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::{
-    ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, ReplicaId, TopicId,
-    TopicName,
+    ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, RackName, ReplicaId,
+    TopicId, TopicName,
 };
 use crate::limits::{CONFIG_CHANGES_MAX, GROUP_REPLICAS_MAX, NODES_MAX};
 use crate::time::EntryTime;
@@ -20,6 +21,11 @@ const KIND_DELETE_TOPIC: u8 = 5;
 const KIND_ALLOCATE_PRODUCER_IDS: u8 = 6;
 const KIND_REPLICAS_SETTLED: u8 = 7;
 const KIND_REPLACE_REPLICA: u8 = 8;
+// 9 to 15 are left to others; what moves nodes and replicas is together.
+const KIND_SET_STANDING: u8 = 16;
+const KIND_PLACE_GROUP: u8 = 17;
+const KIND_REMOVE_NODE: u8 = 18;
+const KIND_SET_RACK: u8 = 19;
 
 /// A command of the metadata group. Each may be proposed again after an unknown outcome: the
 /// second time changes nothing (but another block of producer ids is given out).
@@ -65,6 +71,27 @@ pub enum MetadataCommand {
         lost: ReplicaId,
         /// Where it is.
         node: NodeUuid,
+    },
+    /// Drains a node, has it removed, or takes either back.
+    SetStanding {
+        /// Which.
+        node: NodeUuid,
+        /// Not [`Standing::Removed`]: that is the end of a removal.
+        standing: Standing,
+    },
+    /// Moves replicas of a group.
+    PlaceGroup(PlaceGroup),
+    /// A node that shall be removed holds nothing any more: it leaves.
+    RemoveNode {
+        /// Which.
+        node: NodeUuid,
+    },
+    /// A node says in which rack it stands.
+    SetRack {
+        /// Which.
+        node: NodeUuid,
+        /// `None`: in none that it was told of.
+        rack: Option<RackName>,
     },
 }
 
@@ -168,6 +195,24 @@ impl MetadataCommand {
                 lost.write(&mut writer);
                 node.write(&mut writer);
             }
+            MetadataCommand::SetStanding { node, standing } => {
+                writer.u8(KIND_SET_STANDING);
+                node.write(&mut writer);
+                standing.write(&mut writer);
+            }
+            MetadataCommand::PlaceGroup(place) => {
+                writer.u8(KIND_PLACE_GROUP);
+                place.write(&mut writer);
+            }
+            MetadataCommand::RemoveNode { node } => {
+                writer.u8(KIND_REMOVE_NODE);
+                node.write(&mut writer);
+            }
+            MetadataCommand::SetRack { node, rack } => {
+                writer.u8(KIND_SET_RACK);
+                node.write(&mut writer);
+                writer.option(rack.as_ref(), |writer, rack| rack.write(writer));
+            }
         }
         writer.finish()
     }
@@ -211,7 +256,34 @@ impl MetadataCommand {
                 lost: ReplicaId::read(reader)?,
                 node: NodeUuid::read(reader)?,
             },
+            KIND_SET_STANDING => MetadataCommand::SetStanding {
+                node: NodeUuid::read(reader)?,
+                standing: Standing::read(reader)?,
+            },
+            KIND_PLACE_GROUP => MetadataCommand::PlaceGroup(PlaceGroup::read(reader)?),
+            KIND_REMOVE_NODE => MetadataCommand::RemoveNode { node: NodeUuid::read(reader)? },
+            KIND_SET_RACK => MetadataCommand::SetRack {
+                node: NodeUuid::read(reader)?,
+                rack: reader.option(RackName::read)?,
+            },
             kind => return Err(reader.unknown_kind(kind)),
+        })
+    }
+}
+
+impl PlaceGroup {
+    fn write(&self, writer: &mut Writer) {
+        self.group.write(writer);
+        for nodes in [&self.expected, &self.nodes] {
+            writer.list(nodes, GROUP_REPLICAS_MAX, |writer, node| node.write(writer));
+        }
+    }
+
+    fn read(reader: &mut Reader) -> Result<PlaceGroup, DecodeError> {
+        Ok(PlaceGroup {
+            group: GroupId::read(reader)?,
+            expected: reader.list(GROUP_REPLICAS_MAX, 16, NodeUuid::read)?,
+            nodes: reader.list(GROUP_REPLICAS_MAX, 16, NodeUuid::read)?,
         })
     }
 }

@@ -10,10 +10,13 @@
 //! one replica is replaced so.
 //!
 //! - `command`, `outcome`: what is replicated, and the answers;
-//! - `nodes`, `topics`: applying the commands about each;
+//! - `nodes`, `topics`: applying the commands about each; `membership`: a node's life;
+//! - `moves`: which replicas leave a node next, and where they go;
 //! - `placement`: who holds what; `snapshot`: the state's bytes.
 
 mod command;
+mod membership;
+mod moves;
 mod nodes;
 mod outcome;
 pub mod placement;
@@ -25,10 +28,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 pub use self::command::{Bootstrap, CreateTopic, MetadataCommand, NodeSpec, RegisterNode};
+pub use self::membership::{PlaceFault, PlaceGroup, Standing};
+pub use self::moves::Move;
 pub use self::outcome::{BootstrapFault, MetadataOutcome};
 use crate::ids::{
-    ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, ReplicaId, TopicId,
-    TopicName,
+    ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, RackName, ReplicaId,
+    TopicId, TopicName,
 };
 use crate::limits::{MEMBERSHIP_BYTES_MAX, OFFSET_MAX, PRODUCER_IDS_PER_BLOCK_MAX};
 use crate::partition::Membership;
@@ -42,6 +47,9 @@ pub struct MetadataState {
     cluster_id: Option<ClusterId>,
     coordinators: u32,
     nodes: BTreeMap<NodeUuid, NodeRecord>,
+    /// Nodes that were removed, the latest last; at most
+    /// [`REMOVED_NODES_MAX`](crate::limits::REMOVED_NODES_MAX).
+    removed: Vec<NodeUuid>,
     topics: BTreeMap<TopicName, TopicRecord>,
     groups: BTreeMap<GroupId, GroupRecord>,
     /// The next partition's group.
@@ -64,6 +72,10 @@ pub struct NodeRecord {
     /// It was given up as lost, and this one has its place. The record goes when none of its
     /// replicas retires any more.
     pub replaced_by: Option<NodeUuid>,
+    /// What it is for.
+    pub standing: Standing,
+    /// What may fail with it at once: its rack, room or zone.
+    pub rack: Option<RackName>,
 }
 
 /// A topic.
@@ -129,6 +141,7 @@ impl Default for MetadataState {
             cluster_id: None,
             coordinators: 0,
             nodes: BTreeMap::new(),
+            removed: Vec::new(),
             topics: BTreeMap::new(),
             groups: BTreeMap::new(),
             group_next: GroupId::PARTITION_FIRST,
@@ -159,6 +172,10 @@ impl MetadataState {
             MetadataCommand::ReplaceReplica { group, lost, node } => {
                 self.replace_replica(*group, *lost, *node)
             }
+            MetadataCommand::SetStanding { node, standing } => self.set_standing(*node, *standing),
+            MetadataCommand::PlaceGroup(place) => self.place_group(place),
+            MetadataCommand::RemoveNode { node } => self.remove_node(*node),
+            MetadataCommand::SetRack { node, rack } => self.set_rack(*node, rack.as_ref()),
         }
     }
 
@@ -207,13 +224,13 @@ impl MetadataState {
         self.coordinators
     }
 
-    /// All nodes, those that were replaced and not yet forgotten too.
+    /// All nodes, those that were replaced or removed and not yet forgotten too.
     #[must_use]
     pub fn nodes(&self) -> &BTreeMap<NodeUuid, NodeRecord> {
         &self.nodes
     }
 
-    /// Nodes that were not replaced.
+    /// Nodes that were neither replaced nor removed.
     pub fn members(&self) -> impl Iterator<Item = (NodeUuid, &NodeRecord)> {
         let member = |(uuid, node): (&NodeUuid, _)| (*uuid, node);
         self.nodes.iter().map(member).filter(|(_, node): &(_, &NodeRecord)| node.is_member())
@@ -272,10 +289,10 @@ impl MetadataState {
 }
 
 impl NodeRecord {
-    /// It was not replaced.
+    /// It was neither replaced nor removed.
     #[must_use]
     pub fn is_member(&self) -> bool {
-        self.replaced_by.is_none()
+        self.replaced_by.is_none() && self.standing != Standing::Removed
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::placement::{NodeLoad, Placement, replication_factor};
 use super::{
     Bootstrap, BootstrapFault, GroupKind, GroupRecord, MetadataOutcome, MetadataState, NodeRecord,
-    NodeSpec, RegisterNode, Replica,
+    NodeSpec, RegisterNode, Replica, Standing,
 };
 use crate::ids::{GroupId, NodeUuid, ReplicaId};
 use crate::limits::{
@@ -46,6 +46,9 @@ impl MetadataState {
 
     pub(super) fn register_node(&mut self, register: &RegisterNode) -> MetadataOutcome {
         let node = &register.node;
+        if self.removed.contains(&node.uuid) {
+            return MetadataOutcome::NodeWasRemoved;
+        }
         let holder = self.node_by_label(node.label).map(|(uuid, _)| uuid);
         let holder = holder.filter(|holder| *holder != node.uuid);
         if let Some(known) = self.nodes.get_mut(&node.uuid) {
@@ -55,7 +58,8 @@ impl MetadataState {
                 // and a node can't be in two places.
                 (None, Some(by)) => MetadataOutcome::LabelTaken { by },
                 (None, None) => {
-                    *known = record_of(node);
+                    let (standing, rack) = (known.standing, known.rack.take());
+                    *known = NodeRecord { standing, rack, ..record_of(node) };
                     MetadataOutcome::NodeUpdated
                 }
             };
@@ -106,11 +110,11 @@ impl MetadataState {
         MetadataOutcome::ReplicaReplaced { new }
     }
 
-    /// Forgets a replaced node when none of its replicas retires any more.
+    /// Forgets a replaced or removed node when none of its replicas retires any more.
     pub(super) fn forget_if_unused(&mut self, uuid: NodeUuid) {
-        let replaced = self.nodes.get(&uuid).is_some_and(|node| !node.is_member());
+        let gone = self.nodes.get(&uuid).is_some_and(|node| !node.is_member());
         let retires = |group: &GroupRecord| group.retiring.iter().any(|old| old.node == uuid);
-        if replaced && !self.groups.values().any(retires) {
+        if gone && !self.groups.values().any(retires) {
             self.nodes.remove(&uuid);
         }
     }
@@ -119,7 +123,13 @@ impl MetadataState {
     pub(super) fn loads(&self) -> Vec<NodeLoad> {
         let mut loads: Vec<NodeLoad> = self
             .members()
-            .map(|(node, record)| NodeLoad { node, label: record.label, replicas: 0, leaders: 0 })
+            .map(|(node, record)| NodeLoad {
+                node,
+                label: record.label,
+                replicas: 0,
+                leaders: 0,
+                standing: record.standing,
+            })
             .collect();
         // Sorted by uuid, as the members are.
         for group in self.groups.values().filter(|group| group.kind != GroupKind::Metadata) {
@@ -181,7 +191,7 @@ impl MetadataState {
         replaced
     }
 
-    fn metadata_group(&mut self) -> &mut GroupRecord {
+    pub(super) fn metadata_group(&mut self) -> &mut GroupRecord {
         self.groups.get_mut(&GroupId::METADATA).expect("made by the bootstrap, never deleted")
     }
 }
@@ -214,5 +224,7 @@ fn record_of(node: &NodeSpec) -> NodeRecord {
         address: node.address.clone(),
         version: node.version.clone(),
         replaced_by: None,
+        standing: Standing::Active,
+        rack: None,
     }
 }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::PlaceFault;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, ReplicaId, TopicId};
 
@@ -109,6 +110,34 @@ pub enum MetadataOutcome {
     },
     /// The node has no such replica, or so many of the group retire that no more can.
     ReplicaNotReplaced,
+    /// There is no such node, or none any more.
+    UnknownNode,
+    /// The node's standing is as wanted.
+    StandingSet,
+    /// Without the node this group could not keep its number of replicas; that of the metadata
+    /// stands for all: there is no other node.
+    ReplicationNotKept {
+        /// One of those; that of most replicas.
+        group: GroupId,
+    },
+    /// The node is being removed; that is to be cancelled before.
+    NodeIsRemoving,
+    /// The group's replicas are where they shall be, or on their way.
+    Placed,
+    /// The group's replicas stay.
+    NotPlaced {
+        /// Why.
+        fault: PlaceFault,
+    },
+    /// The node belongs to the cluster no more.
+    NodeRemoved,
+    /// The node can't leave yet, or shall not leave.
+    NodeHoldsReplicas {
+        /// Groups of which it has a replica; 0: it shall not leave.
+        groups: u32,
+    },
+    /// The node was removed before. It must not come back with its old disk.
+    NodeWasRemoved,
 }
 
 /// Why a cluster can't be made of some nodes.
@@ -149,7 +178,13 @@ impl MetadataOutcome {
             | MetadataOutcome::SettingFixed
             | MetadataOutcome::TopicDeleted
             | MetadataOutcome::UnknownTopic
-            | MetadataOutcome::ReplicaNotReplaced => {}
+            | MetadataOutcome::ReplicaNotReplaced
+            | MetadataOutcome::UnknownNode
+            | MetadataOutcome::StandingSet
+            | MetadataOutcome::NodeIsRemoving
+            | MetadataOutcome::Placed
+            | MetadataOutcome::NodeRemoved
+            | MetadataOutcome::NodeWasRemoved => {}
             MetadataOutcome::AlreadyBootstrapped { cluster_id } => cluster_id.write(&mut writer),
             MetadataOutcome::InvalidBootstrap { fault } => fault.write(&mut writer),
             MetadataOutcome::NodeReplaced { old, replicas } => {
@@ -173,7 +208,10 @@ impl MetadataOutcome {
                 writer.u32(count);
             }
             MetadataOutcome::Settled { retiring } => writer.u32(retiring),
-            MetadataOutcome::UnknownGroup { group } => group.write(&mut writer),
+            MetadataOutcome::UnknownGroup { group }
+            | MetadataOutcome::ReplicationNotKept { group } => group.write(&mut writer),
+            MetadataOutcome::NotPlaced { fault } => fault.write(&mut writer),
+            MetadataOutcome::NodeHoldsReplicas { groups } => writer.u32(groups),
             MetadataOutcome::ReplicaReplaced { new } => new.write(&mut writer),
         }
         writer.finish()
@@ -215,6 +253,15 @@ impl MetadataOutcome {
             MetadataOutcome::UnknownGroup { .. } => 22,
             MetadataOutcome::ReplicaReplaced { .. } => 23,
             MetadataOutcome::ReplicaNotReplaced => 24,
+            MetadataOutcome::UnknownNode => 32,
+            MetadataOutcome::StandingSet => 33,
+            MetadataOutcome::ReplicationNotKept { .. } => 34,
+            MetadataOutcome::NodeIsRemoving => 35,
+            MetadataOutcome::Placed => 36,
+            MetadataOutcome::NotPlaced { .. } => 37,
+            MetadataOutcome::NodeRemoved => 38,
+            MetadataOutcome::NodeHoldsReplicas { .. } => 39,
+            MetadataOutcome::NodeWasRemoved => 40,
         }
     }
 
@@ -251,6 +298,15 @@ impl MetadataOutcome {
             22 => MetadataOutcome::UnknownGroup { group: GroupId::read(reader)? },
             23 => MetadataOutcome::ReplicaReplaced { new: ReplicaId::read(reader)? },
             24 => MetadataOutcome::ReplicaNotReplaced,
+            32 => MetadataOutcome::UnknownNode,
+            33 => MetadataOutcome::StandingSet,
+            34 => MetadataOutcome::ReplicationNotKept { group: GroupId::read(reader)? },
+            35 => MetadataOutcome::NodeIsRemoving,
+            36 => MetadataOutcome::Placed,
+            37 => MetadataOutcome::NotPlaced { fault: PlaceFault::read(reader)? },
+            38 => MetadataOutcome::NodeRemoved,
+            39 => MetadataOutcome::NodeHoldsReplicas { groups: reader.u32()? },
+            40 => MetadataOutcome::NodeWasRemoved,
             kind => return Err(reader.unknown_kind(kind)),
         })
     }

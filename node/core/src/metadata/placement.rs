@@ -6,6 +6,7 @@
 //!
 //! Pure and deterministic: every replica of the metadata group places alike.
 
+use super::Standing;
 use crate::ids::{NodeLabel, NodeUuid};
 
 /// Replicas that a group can have: odd, because an even one more survives no loss more.
@@ -22,6 +23,9 @@ pub struct NodeLoad {
     pub replicas: u32,
     /// Groups for which it is the preferred leader.
     pub leaders: u32,
+    /// A node that is being removed gets nothing, a drained one leads nothing, as far as there are
+    /// others.
+    pub standing: Standing,
 }
 
 /// A number of replicas that the nodes can't hold.
@@ -71,7 +75,9 @@ impl Placement {
     pub fn place(&mut self, replication_factor: u32) -> Vec<NodeUuid> {
         let mut chosen: Vec<usize> = Vec::new();
         for _ in 0..replication_factor {
-            let free = (0..self.nodes.len()).filter(|place| !chosen.contains(place));
+            let free = (0..self.nodes.len()).filter(|place| {
+                !chosen.contains(place) && self.nodes[*place].load.standing != Standing::Removing
+            });
             let next = if chosen.is_empty() {
                 free.min_by_key(|place| self.nodes[*place].leader_rank())
             } else {
@@ -92,7 +98,8 @@ impl Candidate {
     fn leader_rank(&self) -> impl Ord + use<> {
         let leaders = self.load.leaders + self.leaders_placed;
         let replicas = self.load.replicas + self.replicas_placed;
-        (self.leaders_placed, leaders, self.replicas_placed, replicas, self.load.label)
+        let shuns = !self.load.standing.takes_leaderships();
+        (shuns, self.leaders_placed, leaders, self.replicas_placed, replicas, self.load.label)
     }
 
     /// The lowest ranks follow.

@@ -4,21 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{GroupKind, GroupRecord, MetadataState, NodeRecord, Replica, TopicRecord};
+use super::{GroupKind, GroupRecord, MetadataState, NodeRecord, Replica, Standing, TopicRecord};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::{
-    ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, ReplicaId, TopicId,
-    TopicName,
+    ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, RackName, ReplicaId,
+    TopicId, TopicName,
 };
 use crate::limits::{
-    GROUP_REPLICAS_MAX, GROUPS_MAX, NODE_RECORDS_MAX, OFFSET_MAX, TOPIC_PARTITIONS_MAX,
+    GROUP_REPLICAS_MAX, GROUPS_MAX, NODE_RECORDS_MAX, OFFSET_MAX, REMOVED_NODES_MAX,
+    TOPIC_PARTITIONS_MAX,
 };
 use crate::partition::Membership;
 use crate::position::RaftPosition;
 use crate::time::EntryTime;
 use crate::topic_config::TopicConfig;
 
-const VERSION: u8 = 1;
+/// Without anything that version 2 adds; what a build of 0.1 reads.
+const VERSION_FIRST: u8 = 1;
+/// With the standings and racks of nodes, and with the nodes that were removed.
+const VERSION: u8 = 2;
 
 const KIND_METADATA: u8 = 1;
 const KIND_COORDINATOR: u8 = 2;
@@ -29,7 +33,8 @@ impl MetadataState {
     #[must_use]
     pub fn encode_snapshot(&self) -> Bytes {
         let mut writer = Writer::default();
-        writer.u8(VERSION);
+        let version = if self.has_membership() { VERSION } else { VERSION_FIRST };
+        writer.u8(version);
         RaftPosition::write_option(self.applied, &mut writer);
         Membership::write_option(self.membership.as_ref(), &mut writer);
         writer.option(self.cluster_id, |writer, id| id.write(writer));
@@ -52,12 +57,17 @@ impl MetadataState {
             id.write(&mut writer);
             group.write(&mut writer);
         }
+        if version >= VERSION {
+            self.write_membership(&mut writer);
+        }
         writer.finish_with_checksum()
     }
 
     /// Reads what [`MetadataState::encode_snapshot`] wrote.
     pub fn decode_snapshot(bytes: Bytes) -> Result<MetadataState, DecodeError> {
-        let mut reader = Reader::with_checksum("metadata snapshot", VERSION, bytes)?;
+        let version = bytes.first().copied().filter(|version| *version == VERSION_FIRST);
+        let version = version.unwrap_or(VERSION);
+        let mut reader = Reader::with_checksum("metadata snapshot", version, bytes)?;
         let mut state = MetadataState {
             applied: RaftPosition::read_option(&mut reader)?,
             membership: Membership::read_option(&mut reader)?,
@@ -71,9 +81,35 @@ impl MetadataState {
         state.nodes = read_map(&mut reader, NODE_RECORDS_MAX, NodeUuid::read, NodeRecord::read)?;
         state.topics = read_map(&mut reader, GROUPS_MAX, TopicName::read, TopicRecord::read)?;
         state.groups = read_map(&mut reader, GROUPS_MAX, GroupId::read, GroupRecord::read)?;
+        if version >= VERSION {
+            state.read_membership(&mut reader)?;
+        }
         state.check(&reader)?;
         reader.finish()?;
         Ok(state)
+    }
+
+    /// Some node is or was more than just a node.
+    fn has_membership(&self) -> bool {
+        let special = |node: &NodeRecord| node.standing != Standing::Active || node.rack.is_some();
+        !self.removed.is_empty() || self.nodes.values().any(special)
+    }
+
+    fn write_membership(&self, writer: &mut Writer) {
+        for node in self.nodes.values() {
+            node.standing.write(writer);
+            writer.option(node.rack.as_ref(), |writer, rack| rack.write(writer));
+        }
+        writer.list(&self.removed, REMOVED_NODES_MAX, |writer, node| node.write(writer));
+    }
+
+    fn read_membership(&mut self, reader: &mut Reader) -> Result<(), DecodeError> {
+        for node in self.nodes.values_mut() {
+            node.standing = Standing::read(reader)?;
+            node.rack = reader.option(RackName::read)?;
+        }
+        self.removed = reader.list(REMOVED_NODES_MAX, 16, NodeUuid::read)?;
+        Ok(())
     }
 
     /// What apply relies on.
@@ -141,6 +177,8 @@ impl NodeRecord {
             address: NodeAddress::read(reader)?,
             version: NodeVersion::read(reader)?,
             replaced_by: reader.option(NodeUuid::read)?,
+            standing: Standing::Active,
+            rack: None,
         })
     }
 }

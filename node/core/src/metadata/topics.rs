@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::TopicRecord;
 use super::placement::{Placement, replication_factor};
-use super::{CreateTopic, GroupKind, MetadataOutcome, MetadataState, TopicRecord};
+use super::{CreateTopic, GroupKind, MetadataOutcome, MetadataState, NodeRecord, Standing};
 use crate::ids::{GroupId, ReplicaId, TopicId, TopicName};
 use crate::limits::{GROUPS_MAX, TOPIC_PARTITIONS_MAX};
 use crate::topic_config::ConfigChange;
@@ -22,7 +23,9 @@ impl MetadataState {
         if !(1..=TOPIC_PARTITIONS_MAX).contains(&wanted) {
             return MetadataOutcome::InvalidPartitions { wanted, limit: TOPIC_PARTITIONS_MAX };
         }
-        let nodes = u32::try_from(self.members().count()).expect("at most NODES_MAX nodes");
+        let takes = |(_, node): &(_, &NodeRecord)| node.standing != Standing::Removing;
+        let nodes = self.members().filter(takes).count();
+        let nodes = u32::try_from(nodes).expect("at most NODES_MAX nodes");
         let replicas = match replication_factor(create.replication_factor, nodes) {
             Ok(replicas) => replicas,
             Err(refused) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::FutureExt as _;
 use node_core::ids::{GroupId, NodeUuid};
-use node_core::metadata::{GroupKind, GroupRecord, MetadataState};
+use node_core::metadata::{GroupKind, GroupRecord, MetadataState, Standing};
 use quipu_proto::v1;
 
 use super::super::convert;
@@ -53,6 +53,8 @@ pub(super) fn describe(door: &Door) -> Result<v1::DescribeClusterResponse, Refus
             leaders: held.leaders,
             replicas: held.replicas,
             version: node.version.to_string(),
+            standing: standing_of(node.standing).into(),
+            rack: node.rack.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     });
     let leader = member.leader_of(GroupId::METADATA);
@@ -63,6 +65,16 @@ pub(super) fn describe(door: &Door) -> Result<v1::DescribeClusterResponse, Refus
         nodes: nodes.collect(),
         metadata_leader: leader.map_or(0, |label| label.0),
     })
+}
+
+/// As the metadata have it; how far the node has got there, [`super::nodes`] tells.
+fn standing_of(standing: Standing) -> v1::Standing {
+    match standing {
+        Standing::Active => v1::Standing::Active,
+        Standing::Drained => v1::Standing::Drained,
+        Standing::Removing => v1::Standing::Removing,
+        Standing::Removed => v1::Standing::Removed,
+    }
 }
 
 /// What a node has of partitions.
@@ -220,7 +232,7 @@ fn named(names: &[String]) -> String {
 }
 
 /// What people call a group.
-fn name_of(metadata: &MetadataState, group: GroupId, record: &GroupRecord) -> String {
+pub(super) fn name_of(metadata: &MetadataState, group: GroupId, record: &GroupRecord) -> String {
     match record.kind {
         GroupKind::Metadata => "metadata".to_owned(),
         GroupKind::Coordinator => format!("coordinator {group}"),

@@ -2,9 +2,11 @@
 //!
 //! - `topics`: making, describing, changing and deleting them;
 //! - `cluster`: forming it, its nodes, what is wrong with it;
+//! - `nodes`: how they are, draining and removing them;
 //! - `replica`: one replica, and moving leaders.
 
 mod cluster;
+mod nodes;
 mod replica;
 mod topics;
 
@@ -76,6 +78,41 @@ impl Admin for AdminService {
         request: Request<v1::DeleteTopicRequest>,
     ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
         answer(topics::delete(&self.0, request.get_ref()).await)
+    }
+
+    async fn describe_nodes(
+        &self,
+        request: Request<v1::DescribeNodesRequest>,
+    ) -> Result<Response<v1::DescribeNodesResponse>, Status> {
+        answer(self.0.unless_stopped(nodes::describe(&self.0, request.get_ref())).await)
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        answer(self.0.unless_stopped(nodes::drain(&self.0, request.get_ref())).await)
+    }
+
+    async fn resume_node(
+        &self,
+        request: Request<v1::ResumeNodeRequest>,
+    ) -> Result<Response<v1::ResumeNodeResponse>, Status> {
+        answer(self.0.unless_stopped(nodes::resume(&self.0, request.get_ref())).await)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        answer(self.0.unless_stopped(nodes::remove(&self.0, request.get_ref())).await)
+    }
+
+    async fn cancel_removal(
+        &self,
+        request: Request<v1::CancelRemovalRequest>,
+    ) -> Result<Response<v1::CancelRemovalResponse>, Status> {
+        answer(self.0.unless_stopped(nodes::cancel(&self.0, request.get_ref())).await)
     }
 
     async fn describe_replica(

@@ -77,6 +77,13 @@ pub(super) async fn move_leader(
     let deadline = Instant::now() + limits::CALL_WITHIN;
     let (group, metadata) = group_of(&member, &name, deadline).await?;
     let to = target(&metadata, group, &name, NodeLabel(request.to_node))?;
+    if metadata.nodes().get(&to).is_some_and(|node| !node.standing.takes_leaderships()) {
+        let label = request.to_node;
+        return Err(Refusal::invalid(format!(
+            "to_node: node {label} is drained or being removed and takes no leaderships; see \
+             `quipu node status {label}`"
+        )));
+    }
     loop {
         let leader = member.leader_of(group).map(|(place, _)| place);
         if leader.is_some_and(|place| place.node == to) && to != member.me() {
