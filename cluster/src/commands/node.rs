@@ -19,8 +19,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What `quipu node add` says.
 const HOW_TO_ADD: &str = "A node is added by starting it with the address of any other node:\n\n  \
     quipud --node-id N --data-dir DIR --listen IP:PORT --join HOST:PORT\n\n\
-    It holds nothing at first. New topics are placed on it, too; `quipu rebalance plan` shows\n\
-    what would be moved to it, `quipu rebalance apply` moves it.";
+    It holds nothing at first. New topics are placed on it, too, and it takes replicas\n\
+    of nodes that are removed.";
 
 pub(super) async fn run(global: &GlobalArgs, command: NodeCommand) -> anyhow::Result<()> {
     if let NodeCommand::Add = command {
@@ -301,7 +301,8 @@ mod tests {
     fn the_list_shows_what_each_node_is_for_and_whether_it_may_stop() {
         let critical = NodeStatus { critical: 2, standing: Standing::Drained, ..node(2) };
         let text = list_text(&[node(1), critical]);
-        let line = |at| text.lines().nth(at).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line =
+            |at| text.lines().nth(at).map(|line| line.split_whitespace().collect::<Vec<_>>());
         let cells = |at| line(at).map(|cells| cells.join(" ")).unwrap_or_default();
         assert_eq!(cells(1), "1 active yes 127.0.0.1:9400 4 11 3.0 MiB 0 yes a 0.2.0");
         assert_eq!(cells(2), "2 drained yes 127.0.0.1:9401 4 11 3.0 MiB 0 no - 0.2.0");
