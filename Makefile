@@ -33,8 +33,8 @@ sim: deps ## simulate a cluster under faults; ARGS go to quipu-sim
 zoo: export RUSTFLAGS := --cfg tokio_unstable --cfg quipu_zoo
 zoo: export CARGO_TARGET_DIR := target-zoo
 zoo: deps ## plant bugs in nodes and see that the simulator catches each
-	cargo run --locked --package jepsen-style-tests --bin quipu-sim -- zoo \
-	  $(or $(ARGS),--runs 40 --until 10s)
+	cargo run --locked --package jepsen-style-tests --bin quipu-sim --profile sim -- \
+	  zoo run $(ARGS)
 	cargo build --locked --package node --package cluster --bins
 	! QUIPU_ZOO=ack-before-quorum target-zoo/debug/quipu demo --quipud target-zoo/debug/quipud
 

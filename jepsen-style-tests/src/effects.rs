@@ -23,8 +23,12 @@ const COUNTED: [Counted; 7] = [
 ];
 
 /// What nodes only log: the message and what it stands for.
-const LOGGED: [(&str, &str); 3] = [
+const LOGGED: [(&str, &str); 4] = [
     ("a conflicting suffix is truncated", "conflicting suffixes truncated"),
+    (
+        "a read index was taken across a change of leader",
+        "read indices taken across leader changes",
+    ),
     ("taking over", "take-overs of a dead node's groups"),
     ("a vote is refused: the candidate's log is shorter", "elections with a shorter log refused"),
 ];

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::nemesis::FaultPlan;
+use crate::nemesis::{Fault, FaultPlan};
 pub use draw::Draw;
 pub use schedule::{FaultChoice, UnknownFault};
 
@@ -130,9 +130,13 @@ impl Plan {
         let producers = (0..rng.usize(2..=5)).map(|_| ProducerPlan::draw(&mut rng)).collect();
         let (readers, consumers, committers) = (rng.u32(2..=4), rng.u32(0..=2), rng.u32(1..=2));
         let churns_topics = rng.u8(0..4) == 0;
-        let stay_dead = draw_dead(count, &mut rng);
+        let mut stay_dead = draw_dead(count, &mut rng);
         let mut draw = Draw { rng: &mut rng, nodes: count, partitions: topic.partitions };
         let faults = schedule::draw(until_ms, &wishes.faults, &mut draw);
+        // Who lost its disk may not vote again yet, and then nobody else may be missing for good.
+        if faults.iter().any(|it| matches!(it.fault, Fault::LostDisk(_))) {
+            stay_dead.clear();
+        }
         Self {
             seed: wishes.seed,
             until_ms,

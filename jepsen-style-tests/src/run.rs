@@ -39,6 +39,8 @@ pub struct RunOptions {
     pub folder: PathBuf,
     /// Also write every event of the trace as text.
     pub trace_text: bool,
+    /// Goes on after Raft broke a promise, to see what clients make of it.
+    pub to_the_end: bool,
 }
 
 /// Runs a plan and writes its files.
@@ -56,7 +58,7 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
     let _lines = tracing::subscriber::set_default(lines);
     let plan = &options.plan;
     let mut stage = Stage::set(plan, trace.clone());
-    let mut faults = stage.play(plan);
+    let mut faults = stage.play(plan, options.to_the_end);
     effects::count(&mut faults, stage.world.nodes(), &notes);
 
     let history = stage.recorder.history();
@@ -183,7 +185,7 @@ impl Stage {
     }
 
     /// Steps the world to the end of the run. What goes wrong on the way is complained about.
-    fn play(&mut self, plan: &Plan) -> FaultCounts {
+    fn play(&mut self, plan: &Plan, to_the_end: bool) -> FaultCounts {
         let until = Duration::from_millis(plan.until_ms);
         let mut nemesis: Option<(Nemesis, Duration)> = None;
         let mut dead = plan.stay_dead.clone();
@@ -191,6 +193,10 @@ impl Stage {
             match self.world.step() {
                 Ok(true) => break,
                 Ok(false) => {}
+                Err(violation @ Violation::Raft(_)) if to_the_end => {
+                    self.complaints.borrow_mut().push(violation);
+                    self.world.look_away();
+                }
                 Err(violation) => {
                     self.complaints.borrow_mut().push(violation);
                     break;

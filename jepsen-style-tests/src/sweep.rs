@@ -35,6 +35,8 @@ pub struct Sweep {
     pub trace_text: bool,
     /// The planted bug that nodes shall have. Only in a build of the zoo.
     pub planted: Option<String>,
+    /// Go on after Raft broke a promise.
+    pub to_the_end: bool,
 }
 
 /// A process that runs one seed.
@@ -96,6 +98,9 @@ impl Sweep {
             .env_remove("QUIPU_ZOO");
         if self.trace_text {
             command.arg("--trace-text");
+        }
+        if self.to_the_end {
+            command.arg("--to-the-end");
         }
         if let Some(planted) = &self.planted {
             command.env("QUIPU_ZOO", planted);

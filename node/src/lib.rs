@@ -24,8 +24,6 @@ mod partition;
 mod peer;
 mod raft;
 mod tables;
-#[cfg(quipu_zoo)]
-mod zoo;
 
 pub use node::{Node, StartError};
 pub use raft::{probe, rig};

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use node_core::position::RaftPosition;
+use node_core::zoo::{self, Bug};
 use quipu_proto::peer::v1 as pb;
 use tokio::time::Instant;
 
@@ -31,10 +32,15 @@ impl Linearizer {
         raft: &RaftGroup,
         deadline: Instant,
     ) -> Result<(), RaftFailure> {
+        let term = raft.brief().term;
         loop {
             let failure = match self.read_index(raft, deadline).await {
+                Ok(_) if zoo::is(Bug::ReadBeforeApply) => return Ok(()),
                 Ok(position) => match raft.wait_applied(position, deadline).await {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => {
+                        note_leader_change(raft, term);
+                        return Ok(());
+                    }
                     Err(failure) => failure,
                 },
                 Err(failure) => failure,
@@ -72,5 +78,13 @@ impl Linearizer {
         let answer = link.read_index(pb::ReadIndexRequest { target: Some(target) }, left).await;
         let position = answer.ok().and_then(|answer| answer.log_id).ok_or(not_leader)?;
         Ok(RaftPosition { term: position.term, index: position.index })
+    }
+}
+
+/// For simulations, which count how often this happens.
+fn note_leader_change(raft: &RaftGroup, term_before: u64) {
+    if raft.brief().term != term_before {
+        let group = raft.group();
+        tracing::debug!(%group, "a read index was taken across a change of leader");
     }
 }

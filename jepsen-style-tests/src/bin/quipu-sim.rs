@@ -13,15 +13,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
+use jepsen_style_tests::checkers::differential::Comparison;
 use jepsen_style_tests::cuts;
-use jepsen_style_tests::determinism::{Comparison, compare};
+use jepsen_style_tests::determinism::{Comparison as Runs, compare};
 use jepsen_style_tests::plan::{FaultChoice, Plan, Wishes};
 use jepsen_style_tests::report::{Report, read_plan, write_plan};
 use jepsen_style_tests::run::{RunOptions, run};
 use jepsen_style_tests::shrink::shrink;
 use jepsen_style_tests::summary::Summary;
 use jepsen_style_tests::sweep::{ONE_RUN, Sweep};
-use jepsen_style_tests::zoo::{BUGS, Bug};
+use jepsen_style_tests::zoo::{self, SPECIMENS, Specimen, Visit};
 use tokio::time::Instant;
 
 /// Lines of evidence shown for one violation; all of them are in the report.
@@ -52,8 +53,11 @@ enum Task {
     Shrink(ShrinkArgs),
     /// Run each seed twice, each in a fresh process, and compare the two runs byte for byte
     CheckDeterminism(SeedArgs),
-    /// Plant bugs in the nodes and see that each is caught; needs the build of `make zoo`
-    Zoo(ZooArgs),
+    /// Plant bugs in the nodes and see that each is caught
+    #[command(subcommand)]
+    Zoo(ZooTask),
+    /// Compare the fast checkers with a search through every order, on short random histories
+    CheckCheckers(CheckersArgs),
     /// Cut the power of one node's storage at every write and every sync
     Cuts(CutsArgs),
     /// Real processes on this machine: all arguments go to quipu-live
@@ -136,13 +140,49 @@ struct CutsArgs {
     rocks_cuts: usize,
 }
 
+#[derive(Subcommand)]
+enum ZooTask {
+    /// Tell which bugs there are and which check must catch each
+    List,
+    /// Run seeds on nodes with each bug until it is caught; needs the build of `make zoo`
+    Run(ZooArgs),
+}
+
 #[derive(Args)]
 struct ZooArgs {
-    /// Only this bug
+    /// Only these bugs
+    bugs: Vec<String>,
+    /// Only those that are caught in a few runs
     #[arg(long)]
-    bug: Option<String>,
-    #[command(flatten)]
-    seeds: SeedArgs,
+    quick: bool,
+    /// The first seed for each bug
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Seeds for each bug, at most
+    #[arg(long, default_value_t = 60)]
+    runs: u64,
+    /// Seeds without a bug, which must raise no alarm
+    #[arg(long, default_value_t = 10)]
+    clean_runs: u64,
+    /// How long clients work under faults, in simulated time
+    #[arg(long, default_value = "20s")]
+    until: String,
+    /// Runs at a time; by default one for each processor
+    #[arg(long)]
+    jobs: Option<NonZeroUsize>,
+    /// Where the files of each run go
+    #[arg(long, default_value_os_t = default_folder())]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct CheckersArgs {
+    /// Decides all histories
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many
+    #[arg(long, default_value_t = 50_000)]
+    histories: u64,
 }
 
 #[derive(Args)]
@@ -150,6 +190,8 @@ struct OneRunArgs {
     folder: PathBuf,
     #[arg(long)]
     trace_text: bool,
+    #[arg(long)]
+    to_the_end: bool,
 }
 
 fn main() -> ExitCode {
@@ -159,7 +201,8 @@ fn main() -> ExitCode {
         Task::Replay(plan) => replay(&plan),
         Task::Shrink(args) => shrink_plan(&args),
         Task::CheckDeterminism(seeds) => check_determinism(&seeds),
-        Task::Zoo(zoo) => visit_zoo(&zoo),
+        Task::Zoo(task) => zoo(&task),
+        Task::CheckCheckers(args) => check_checkers(&args),
         Task::Cuts(args) => cut(&args),
         Task::Live { arguments } => live(&arguments),
         Task::OneRun(one) => one_run(&one),
@@ -297,10 +340,10 @@ fn check_determinism(args: &SeedArgs) -> anyhow::Result<bool> {
             bail!("seed {seed} has {} reports instead of two", runs.len());
         };
         match compare((one, one_folder), (other, other_folder)) {
-            Comparison::Same => {
+            Runs::Same => {
                 println!("seed {seed}: same, {} events, {}", one.trace_events, one.trace_hash);
             }
-            Comparison::Different(place) => {
+            Runs::Different(place) => {
                 all_same = false;
                 println!("seed {seed}: DIFFERENT, first here:\n{place}");
                 let reproduce = args.reproduce(seed).replace("sim run", "sim check-determinism");
@@ -315,51 +358,73 @@ fn check_determinism(args: &SeedArgs) -> anyhow::Result<bool> {
     Ok(all_same)
 }
 
+fn zoo(task: &ZooTask) -> anyhow::Result<bool> {
+    match task {
+        ZooTask::List => {
+            println!("{}", zoo::list());
+            Ok(true)
+        }
+        ZooTask::Run(args) => visit_zoo(args),
+    }
+}
+
 fn visit_zoo(args: &ZooArgs) -> anyhow::Result<bool> {
     if !node::version::BUG_ZOO {
         bail!("this build has no planted bugs; use `make zoo`");
     }
-    let wanted = |bug: &&Bug| args.bug.as_deref().is_none_or(|name| name == bug.name);
-    let bugs: Vec<&Bug> = BUGS.iter().filter(wanted).collect();
-    if bugs.is_empty() {
-        let names: Vec<&str> = BUGS.iter().map(|bug| bug.name).collect();
-        bail!("no such bug; there are {}", names.join(", "));
+    let named =
+        |it: &Specimen| args.bugs.is_empty() || args.bugs.iter().any(|a| a == it.bug.name());
+    let known = |name: &&String| SPECIMENS.iter().any(|it| it.bug.name() == **name);
+    if let Some(unknown) = args.bugs.iter().find(|name| !known(name)) {
+        bail!("no bug is called {unknown:?}; `quipu-sim zoo list` tells which there are");
     }
-    let mut all_well = true;
-    for bug in bugs {
-        let folder = args.seeds.out.join("zoo").join(bug.name);
-        let planted = Some(bug.name.to_owned());
-        let sweep = Sweep { folder, planted, ..args.seeds.sweep()? };
-        let (mut runs, mut caught) = (0, None);
-        sweep.run(|report| {
-            runs += 1;
-            let found = report.violations.iter();
-            let mut found = found.filter(|it| bug.caught_as.contains(&it.kind.as_str()));
-            caught =
-                caught.take().or_else(|| found.next().map(|it| (report.seed, it.what.clone())));
-            caught.is_none()
-        })?;
-        match caught {
-            Some((seed, what)) => {
-                println!("{}: caught by seed {seed}, {runs} runs\n  {what}", bug.name);
+    let visit = Visit {
+        seed: args.seed,
+        runs: args.runs,
+        until: duration(&args.until)?,
+        jobs: jobs(args.jobs),
+        folder: args.out.join("zoo"),
+    };
+    let mut verdicts = Vec::new();
+    for specimen in SPECIMENS.iter().filter(|it| named(it) && (it.quick || !args.quick)) {
+        let verdict = visit.look_for(specimen)?;
+        match &verdict.caught {
+            Some((check, seed, what)) => {
+                let (name, runs) = (specimen.bug.name(), verdict.runs);
+                println!("{name}: caught by {check}, seed {seed}, {runs} runs\n  {what}");
             }
-            None => {
-                all_well = false;
-                println!("{}: NOT CAUGHT in {runs} runs\n  {}", bug.name, bug.what);
-            }
+            None => println!("{}: NOT CAUGHT in {} runs", specimen.bug.name(), verdict.runs),
         }
+        verdicts.push(verdict);
     }
-    let folder = args.seeds.out.join("zoo").join("clean");
-    let sweep = Sweep { folder, ..args.seeds.sweep()? };
-    let mut clean = Summary::default();
-    sweep.run(|report| {
-        clean.add(report);
+    let mut alarms: u64 = 0;
+    let clean = Visit { runs: args.clean_runs, ..visit };
+    clean.without_a_bug(|report| {
+        alarms += u64::from(!report.violations.is_empty());
         report.violations.iter().for_each(|it| println!("without a bug: {}", it.what));
         true
     })?;
-    let verdict = if clean.failed().is_empty() { "no alarm" } else { "FALSE ALARMS" };
-    println!("without a bug: {verdict} in {} runs", args.seeds.runs);
-    Ok(all_well && clean.failed().is_empty())
+    println!("\n{}", zoo::table(&verdicts));
+    let caught = verdicts.iter().filter(|it| it.caught.is_some()).count();
+    println!("caught: {caught} of {}", verdicts.len());
+    println!("without a bug: {alarms} alarms in {} runs", args.clean_runs);
+    Ok(caught == verdicts.len() && alarms == 0)
+}
+
+fn check_checkers(args: &CheckersArgs) -> anyhow::Result<bool> {
+    let comparison = Comparison { seed: args.seed, histories: args.histories };
+    match comparison.run() {
+        Ok(tally) => {
+            println!("{tally}");
+            println!("verdict: the checkers and the search agree on every history");
+            Ok(true)
+        }
+        Err(disagreement) => {
+            println!("{disagreement}");
+            println!("verdict: THEY DISAGREE");
+            Ok(false)
+        }
+    }
 }
 
 fn one_run(args: &OneRunArgs) -> anyhow::Result<bool> {
@@ -367,6 +432,7 @@ fn one_run(args: &OneRunArgs) -> anyhow::Result<bool> {
         plan: read_plan(&args.folder).context("can't read the plan")?,
         folder: args.folder.clone(),
         trace_text: args.trace_text,
+        to_the_end: args.to_the_end,
     };
     let report = run(&options).context("can't write the files of the run")?;
     Ok(report.violations.is_empty())
@@ -381,13 +447,13 @@ impl SeedArgs {
     fn sweep(&self) -> anyhow::Result<Sweep> {
         let (until, faults) = (duration(&self.until)?, FaultChoice::parse(&self.faults)?);
         let wishes = |seed| Wishes { seed, until, nodes: self.nodes, faults: faults.clone() };
-        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Sweep {
             plans: (self.seed..=self.last_seed()?).map(|seed| Plan::draw(&wishes(seed))).collect(),
             folder: self.out.clone(),
-            jobs: self.jobs.map_or(processors, NonZeroUsize::get),
+            jobs: jobs(self.jobs).get(),
             trace_text: self.trace,
             planted: None,
+            to_the_end: false,
         })
     }
 
@@ -409,8 +475,14 @@ impl PlanArgs {
 
     fn sweep(&self, plan: Plan) -> Sweep {
         let (plans, folder) = (vec![plan], self.out.clone());
-        Sweep { plans, folder, jobs: 1, trace_text: self.trace, planted: None }
+        Sweep { plans, folder, jobs: 1, trace_text: self.trace, planted: None, to_the_end: false }
     }
+}
+
+/// Runs at a time.
+fn jobs(wanted: Option<NonZeroUsize>) -> NonZeroUsize {
+    let processors = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    wanted.unwrap_or_else(processors)
 }
 
 fn default_folder() -> PathBuf {

@@ -14,6 +14,15 @@ use crate::atlas::Atlas;
 use crate::plan::Draw;
 use crate::world::NodeHost;
 
+/// A node loses its disk: it comes back under its label with nothing, and the others take it in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostDisk {
+    /// Who.
+    pub target: Target,
+    /// How long it stays down, in milliseconds.
+    pub down_ms: u64,
+}
+
 /// What a full disk still has: below the reserve that a node keeps.
 const LEFT_BYTES: u64 = 8 << 20;
 
@@ -91,6 +100,9 @@ impl Kind for DamagedEntries {
             Ok(label) => label,
             Err(reason) => return Struck::Skipped(reason),
         };
+        if scene.world.nodes().iter().any(NodeHost::was_lost) {
+            return Struck::Skipped("a disk was lost, and what it had is not all there again");
+        }
         let mut atlas = survey(scene.world.nodes());
         let mut targets = atlas.targets(label);
         if targets.len() < 2 {
@@ -133,6 +145,36 @@ impl Kind for DamagedEntries {
             format!("node {label} starts again on a damaged disk")
         });
         Struck::Installed(format!("node {label}: {:?} of entries {harmed:?}", self.harm))
+    }
+}
+
+impl Kind for LostDisk {
+    const NAME: &'static str = "lost-disk";
+    const PAUSE_MS: (u64, u64) = (4_000, 60_000);
+
+    fn draw(draw: &mut Draw<'_>) -> Self {
+        Self { target: Target::draw(draw), down_ms: draw.log_uniform(50, 10_000) }
+    }
+
+    fn strike(&self, scene: &mut Scene<'_>) -> Struck {
+        let label = match self.target.find(scene) {
+            Ok(label) => label,
+            Err(reason) => return Struck::Skipped(reason),
+        };
+        let hosts = scene.world.nodes();
+        // What was committed may be on two of three disks, and the other one must keep it.
+        if hosts.iter().any(|host| host.was_lost()) {
+            return Struck::Skipped("a disk was lost before");
+        }
+        if hosts.iter().any(|host| !host.disk().harmed_keys().is_empty()) {
+            return Struck::Skipped("another disk is damaged");
+        }
+        scene.world.lose_disk(label);
+        scene.undo_after(self.down_ms, move |world| {
+            world.restart(label);
+            format!("node {label} starts again with nothing")
+        });
+        Struck::Installed(format!("node {label}"))
     }
 }
 

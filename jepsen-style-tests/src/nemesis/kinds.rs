@@ -99,4 +99,5 @@ kinds! {
     DamagedEntries: disk::DamagedEntries, "Stored entries are damaged while their node is down.";
     FullDisk: disk::FullDisk, "A disk has less left than its reserve.";
     SlowDisk: disk::SlowDisk, "Syncs of a disk take long.";
+    LostDisk: disk::LostDisk, "A node loses all that its disk has.";
 }

@@ -33,12 +33,15 @@ pub struct NodeHost {
     label: u64,
     name: String,
     disk: MemoryEngine,
+    /// With which its node starts the next time.
+    config: Rc<RefCell<NodeConfig>>,
     clock: SimulatedClock,
     /// What each start of the node counted, the last one last.
     metrics: Rc<RefCell<Vec<Metrics>>>,
     /// Its node, while it runs.
     running: Rc<RefCell<Weak<Node>>>,
     up: bool,
+    lost: bool,
     /// Keeps others from hearing of its end, while it is down silently.
     pub(super) silence: Option<BarrierId>,
 }
@@ -62,7 +65,8 @@ impl NodeHost {
                 sync: Duration::from_millis(plan.sync_ms),
             },
         };
-        let config = config(plan.label, &name);
+        let config = Rc::new(RefCell::new(config(plan.label, &name)));
+        let starts_with = config.clone();
         let metrics: Rc<RefCell<Vec<Metrics>>> = Rc::default();
         let (label, kept, recorder) = (plan.label, metrics.clone(), recorder.clone());
         let running: Rc<RefCell<Weak<Node>>> = Rc::default();
@@ -70,7 +74,7 @@ impl NodeHost {
         sim.host(name.as_str(), move || {
             let counted = Metrics::new();
             kept.borrow_mut().push(counted.clone());
-            let node = run(config.clone(), env.clone(), counted, seat.clone());
+            let node = run(starts_with.borrow().clone(), env.clone(), counted, seat.clone());
             let recorder = recorder.clone();
             // In the task: outside of it there is no simulated time.
             async move {
@@ -78,7 +82,18 @@ impl NodeHost {
                 node.await
             }
         });
-        Self { label, name, disk, clock, metrics, running, up: true, silence: None }
+        Self {
+            label,
+            name,
+            disk,
+            config,
+            clock,
+            metrics,
+            running,
+            up: true,
+            lost: false,
+            silence: None,
+        }
     }
 
     /// Its label.
@@ -99,6 +114,11 @@ impl NodeHost {
     /// Whether its node runs.
     pub fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// Whether it lost its disk.
+    pub fn was_lost(&self) -> bool {
+        self.lost
     }
 
     /// Its disk.
@@ -144,6 +164,16 @@ impl NodeHost {
         self.disk.restart_process();
     }
 
+    /// Stops the node without a word and empties its disk. When it starts again it asks the others
+    /// to take it in.
+    pub(super) fn lose_disk(&mut self, sim: &mut Sim<'static>) {
+        self.stop(sim);
+        self.disk.wipe();
+        self.lost = true;
+        let others = (1..=FOUNDERS).filter(|label| *label != self.label);
+        self.config.borrow_mut().join = others.map(address).collect();
+    }
+
     fn stop(&mut self, sim: &mut Sim<'static>) {
         assert!(self.up, "a node that is down can't be stopped");
         sim.crash(self.name.as_str());
@@ -172,10 +202,13 @@ impl NodeHost {
 /// Nodes that form the cluster; those beyond join it.
 pub(super) const FOUNDERS: u64 = 5;
 
+fn address<A: std::str::FromStr<Err: std::fmt::Debug>>(label: u64) -> A {
+    format!("node-{label}:{PORT}").parse().expect("an address")
+}
+
 fn config(label: u64, name: &str) -> NodeConfig {
     let listen = format!("0.0.0.0:{PORT}").parse().expect("an address");
     let advertise = format!("{name}:{PORT}").parse().expect("an address");
-    let address = |label: u64| format!("node-{label}:{PORT}").parse().expect("an address");
     let join = match label {
         ..=FOUNDERS => Vec::new(),
         _ => (1..=FOUNDERS).map(address).collect(),

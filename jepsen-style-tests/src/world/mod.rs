@@ -159,9 +159,9 @@ impl World {
         self.raft.look(&looks).map_err(Violation::Raft)
     }
 
-    /// A disk was emptied or set back on purpose: what it had is not demanded of it any more.
-    pub fn disk_lost(&mut self, label: u64) {
-        self.raft.disk_lost(label);
+    /// From now on Raft's promises are not looked at any more.
+    pub fn look_away(&mut self) {
+        self.looks_next = Duration::MAX;
     }
 
     /// Simulated time since the beginning.
@@ -207,6 +207,13 @@ impl World {
     pub fn kill(&mut self, label: u64) {
         let index = self.index(label);
         self.nodes[index].kill(&mut self.sim);
+    }
+
+    /// Ends the process of a node that is up and empties its disk.
+    pub fn lose_disk(&mut self, label: u64) {
+        let index = self.index(label);
+        self.nodes[index].lose_disk(&mut self.sim);
+        self.raft.disk_lost(label);
     }
 
     /// Starts a node that is down.

@@ -15,6 +15,7 @@
 //! - [`topic_config`]: the settings of a topic.
 //! - [`survey`]: what all nodes say at one moment, and what follows from it.
 //! - [`liveness`]: is a peer alive, from what was heard of it.
+//! - [`zoo`]: bugs on purpose, in builds of their own.
 
 pub mod codec;
 pub mod groups;
@@ -27,3 +28,4 @@ pub mod position;
 pub mod survey;
 pub mod time;
 pub mod topic_config;
+pub mod zoo;

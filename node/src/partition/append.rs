@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use node_core::partition::{Append, AppendBatch, BatchOutcome};
 use node_core::time::{EntryTime, HybridClock};
+use node_core::zoo::{self, Bug};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -111,6 +112,7 @@ impl Ticket {
             Ok(Ok(answer)) => answer,
             // The task is gone with the replica; the entry may be on its way.
             Ok(Err(_)) => Err(AppendFailure::LeadershipLost),
+            Err(_) if zoo::is(Bug::TimeOutDefinite) => Err(AppendFailure::Overloaded),
             Err(_) => Err(AppendFailure::TimedOut),
         }
     }
@@ -262,7 +264,9 @@ impl Worker {
             }
         };
         #[cfg(quipu_zoo)]
-        let answers = self.acknowledge_before_quorum(&sizes, answers, time.ms());
+        let foreseen = self.foresee(&sizes);
+        #[cfg(quipu_zoo)]
+        let answers = self.acknowledge_before_quorum(&foreseen, answers, time.ms());
         let shared = self.shared.clone();
         Some(Box::pin(async move {
             let outcome = proposed.outcome().await;
@@ -270,6 +274,8 @@ impl Worker {
             match outcome {
                 Ok((Applied::Batches(outcomes), position)) => {
                     let time_ms = time_in(&shared.index, &outcomes).unwrap_or(time).ms();
+                    #[cfg(quipu_zoo)]
+                    let outcomes = as_foreseen(outcomes, &foreseen);
                     for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
                         let answered = answer_of(outcome, position.term, time_ms);
                         drop(answer.send(answered));
@@ -299,30 +305,52 @@ fn record_count(append: &AppendBatch) -> u64 {
 
 #[cfg(quipu_zoo)]
 impl Worker {
-    /// The planted bug: what was proposed is answered with the offsets that it will have if
-    /// nothing comes between.
-    fn acknowledge_before_quorum(
-        &mut self,
-        sizes: &[u64],
-        answers: Answers,
-        entry_time_ms: u64,
-    ) -> Answers {
-        if !crate::zoo::is_planted(crate::zoo::Bug::AckBeforeQuorum) {
-            return answers;
-        }
+    /// The offsets that batches of these sizes will have if nothing comes between.
+    fn foresee(&mut self, sizes: &[u64]) -> Vec<u64> {
         let leader_epoch = self.raft.brief().term;
         let end = self.shared.view.borrow().high_watermark;
         let (term, foretold) = self.foretold;
-        let mut base = if term == leader_epoch { end.max(foretold) } else { end };
-        for ((answer, _), size) in answers.into_iter().zip(sizes) {
-            let base_offset = Some(base);
+        let mut next = if term == leader_epoch { end.max(foretold) } else { end };
+        let foreseen = sizes.iter().map(|size| {
+            next += size;
+            next - size
+        });
+        let foreseen = foreseen.collect();
+        self.foretold = (leader_epoch, next);
+        foreseen
+    }
+
+    /// [`Bug::AckBeforeQuorum`].
+    fn acknowledge_before_quorum(
+        &self,
+        foreseen: &[u64],
+        answers: Answers,
+        entry_time_ms: u64,
+    ) -> Answers {
+        if !zoo::is(Bug::AckBeforeQuorum) {
+            return answers;
+        }
+        let leader_epoch = self.foretold.0;
+        for ((answer, _), base) in answers.into_iter().zip(foreseen) {
+            let base_offset = Some(*base);
             let appended = Appended { base_offset, duplicate: false, leader_epoch, entry_time_ms };
             drop(answer.send(Ok(appended)));
-            base += size;
         }
-        self.foretold = (leader_epoch, base);
         Vec::new()
     }
+}
+
+/// [`Bug::OffsetForetold`].
+#[cfg(quipu_zoo)]
+fn as_foreseen(mut outcomes: Vec<BatchOutcome>, foreseen: &[u64]) -> Vec<BatchOutcome> {
+    for (outcome, foreseen) in outcomes.iter_mut().zip(foreseen) {
+        if let BatchOutcome::Appended { base_offset } = outcome
+            && zoo::is(Bug::OffsetForetold)
+        {
+            *base_offset = *foreseen;
+        }
+    }
+    outcomes
 }
 
 /// Takes from the line what goes into one entry. What would make it too large is carried over.

@@ -18,6 +18,7 @@ use node_core::partition::{
 };
 use node_core::position::RaftPosition;
 use node_core::time::EntryTime;
+use node_core::zoo::{self, Bug};
 use tokio::sync::{Notify, watch};
 
 use super::index::OffsetIndex;
@@ -54,6 +55,9 @@ pub(crate) struct PartitionMachine {
     state: PartitionState,
     shared: Arc<PartitionShared>,
     changed: Changed,
+    /// Of [`Bug::HeadBeforeRows`].
+    #[cfg(quipu_zoo)]
+    late: WriteBatch,
 }
 
 /// What entries changed since the last `finish`.
@@ -95,7 +99,16 @@ impl PartitionMachine {
         });
         shared.index.stored(state.next_offset());
         let changed = Changed { ladder: state.applied().is_none(), ..Changed::default() };
-        Ok((Self { group, engine, state, shared: shared.clone(), changed }, shared))
+        let machine = Self {
+            group,
+            engine,
+            state,
+            shared: shared.clone(),
+            changed,
+            #[cfg(quipu_zoo)]
+            late: WriteBatch::new(),
+        };
+        Ok((machine, shared))
     }
 
     pub(crate) fn state(&self) -> &PartitionState {
@@ -156,7 +169,8 @@ impl PartitionMachine {
             changed.batch.delete(Space::State, keys::rung(group, index));
         }
         if let Some(LogStartMoved { to, .. }) = applied.log_start_moved {
-            changed.batch.delete_range(Space::State, keys::indexes_through(group, to - 1));
+            let last = to - u64::from(!zoo::is(Bug::IndexCutTooFar));
+            changed.batch.delete_range(Space::State, keys::indexes_through(group, last));
             changed.start_moved = true;
         }
     }
@@ -176,6 +190,10 @@ impl PartitionMachine {
         }
         if changed.ladder {
             row::put(&mut batch, keys::ladder(self.group), &self.state.encode_ladder());
+        }
+        #[cfg(quipu_zoo)]
+        if zoo::is(Bug::HeadBeforeRows) {
+            batch = std::mem::replace(&mut self.late, batch);
         }
         row::put(&mut batch, keys::head(self.group), &self.state.encode_head());
         let finished = Finished {

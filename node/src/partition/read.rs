@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use node_core::partition::IndexRecord;
+use node_core::zoo::{self, Bug};
 
 use super::index::{IndexError, OffsetIndex};
 use crate::limits;
@@ -186,6 +187,8 @@ fn append_record(
         out.extend_from_slice(bytes);
         let copy = out.get_mut(at..).ok_or_else(|| fault("it is cut short"))?;
         quipu_batch::BatchHeader::parse(copy).map_err(|error| fault(&error.to_string()))?;
+        let within = zoo::is(Bug::OffsetsWithinEntry);
+        let base_offset = if within { record.base_offset } else { base_offset };
         quipu_batch::patch(copy, base_offset, epoch & (u32::MAX >> 1));
     }
     Ok(())

@@ -28,6 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use node_core::ids::GroupId;
+#[cfg(quipu_zoo)]
+use node_core::zoo::{self, Bug};
 use openraft::EntryPayload;
 use tokio::sync::oneshot;
 
@@ -114,6 +116,8 @@ impl GroupLog {
         let purged = purged.map_err(bad)?;
         // Known BEFORE the last entry is read: it may have to be repaired.
         log.lock().purged = purged;
+        #[cfg(quipu_zoo)]
+        log.cut_at_first_damage().await?;
         let last = match end::last_index(&*log.engine, group).map_err(io::Error::other)? {
             Some(index) => Some(log.read_one(index).await?.log_id),
             None => purged,
@@ -339,6 +343,22 @@ impl GroupLog {
     fn lock(&self) -> MutexGuard<'_, Tail> {
         // A panic elsewhere ends the process; the tail itself is whole between statements.
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(quipu_zoo)]
+impl GroupLog {
+    /// [`Bug::RecoveryCutsShort`].
+    async fn cut_at_first_damage(&self) -> io::Result<()> {
+        let Some(last) = self.last_index()?.filter(|_| zoo::is(Bug::RecoveryCutsShort)) else {
+            return Ok(());
+        };
+        let start = self.lock().purged.map_or(0, |purged| purged.index() + 1);
+        let damaged = |index: &u64| !matches!(self.read_whole(*index), Ok(Some(_)));
+        let Some(end) = (start..=last).find(damaged) else { return Ok(()) };
+        let mut batch = WriteBatch::default();
+        batch.delete_range(Space::Log, keys::log_from(self.group, end));
+        self.write_and_wait(batch).await
     }
 }
 

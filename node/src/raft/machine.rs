@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use node_core::partition::Membership;
 use node_core::position::RaftPosition;
+use node_core::zoo::{self, Bug};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
@@ -238,7 +239,11 @@ impl RaftStateMachine<Types> for Machine {
             return Err(bad("a snapshot is not of the position it was sent for"));
         }
         // In one write with what it replaces: never is one found without the other.
-        if let Some(last) = meta.last_log_id {
+        if zoo::is(Bug::PurgedBeforeInstalled) {
+            let mut purge = WriteBatch::new();
+            meta.last_log_id.iter().for_each(|last| self.log.purge_in(&mut purge, *last));
+            self.log.write_and_wait(purge).await?;
+        } else if let Some(last) = meta.last_log_id {
             self.log.purge_in(&mut batch, last);
         }
         self.log.write_and_wait(batch).await?;

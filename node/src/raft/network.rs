@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use node_core::ids::{GroupId, NodeUuid, ReplicaId};
+use node_core::zoo::{self, Bug};
 use openraft::OptionalSend;
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::v2::RaftNetworkV2;
@@ -190,6 +191,10 @@ impl RaftNetworkV2<Types> for Route {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        if zoo::is(Bug::LaggardForsaken) {
+            let forsaken = Unreachable::new(&io::Error::from(io::ErrorKind::TimedOut));
+            return Err(StreamingError::Unreachable(forsaken));
+        }
         let membership = &snapshot.meta.last_membership;
         let request = pb::InstallSnapshotRequest {
             target: Some(self.target.clone()),

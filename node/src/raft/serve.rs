@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{Stream, StreamExt};
 use node_core::ids::GroupId;
+use node_core::zoo::{self, Bug};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
 use quipu_proto::peer::v1 as pb;
@@ -81,6 +82,11 @@ impl RaftGroup {
             futures::future::ready(request.is_ok())
         });
         let requests = requests.filter_map(|request| futures::future::ready(request.ok()));
+        #[cfg(quipu_zoo)]
+        let requests = requests.map({
+            let log = self.log().clone();
+            move |request| trusting_the_index(&log, request)
+        });
         self.raft().stream_append(requests).map(move |answer| {
             drop(unanswered.lock().unwrap_or_else(PoisonError::into_inner).pop_front());
             match answer {
@@ -147,6 +153,7 @@ impl RaftGroup {
             return Err(Malformed("snapshot: newer than its leader").into());
         }
         if let Some(last) = last_log_id
+            && !zoo::is(Bug::LateSnapshotInstalled)
             && self.has_from(&vote, last).await
         {
             return Ok(pb::InstallSnapshotResponse { vote: Some(wire::vote_to_pb(&vote)) });
@@ -211,6 +218,21 @@ impl RaftGroup {
             },
         })
     }
+}
+
+/// [`Bug::PrevTermUnchecked`]: whatever entry is at the index before the append, it will do.
+#[cfg(quipu_zoo)]
+fn trusting_the_index(
+    log: &super::GroupLog,
+    mut request: openraft::raft::AppendEntriesRequest<super::types::Types>,
+) -> openraft::raft::AppendEntriesRequest<super::types::Types> {
+    if zoo::is(Bug::PrevTermUnchecked)
+        && let Some(prev) = request.prev_log_id
+        && let Ok(Some(own)) = log.read_whole(prev.index())
+    {
+        request.prev_log_id = Some(super::types::log_id(own.term, prev.index()));
+    }
+    request
 }
 
 /// Gives a committed entry out of a log that is not open: two replicas that both wait for a repair

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use node_core::ids::{GroupId, ReplicaId};
+use node_core::zoo::{self, Bug};
 use openraft::EntryPayload;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse,
@@ -172,12 +173,16 @@ pub(super) fn append_to_pb(
 pub(super) fn append_from_pb(
     request: pb::AppendEntriesRequest,
 ) -> Result<AppendEntriesRequest<Types>, Malformed> {
-    let request = AppendEntriesRequest {
+    let mut request = AppendEntriesRequest {
         vote: vote_from_pb(request.vote)?,
         prev_log_id: log_id_from_pb_option(request.prev)?,
         leader_commit: log_id_from_pb_option(request.commit)?,
         entries: request.entries.into_iter().map(entry_from_pb).collect::<Result<_, _>>()?,
     };
+    if zoo::is(Bug::UncommittedVisible) {
+        let last: Option<LogId> = request.entries.last().map(|entry: &Entry| entry.log_id);
+        request.leader_commit = request.leader_commit.max(last);
+    }
     let first = request.prev_log_id.as_ref().map_or(0, |prev| prev.index() + 1);
     let mut at = first..;
     let dense = request.entries.iter().all(|entry: &Entry| at.next() == Some(entry.log_id.index()));
@@ -205,6 +210,7 @@ pub(super) fn append_result_from_pb(
     let log_id = log_id_from_pb_option(response.log_id)?;
     Ok(match Status::try_from(response.status) {
         Ok(Status::Matched | Status::Partial) => Ok(log_id),
+        Ok(Status::Conflict) if zoo::is(Bug::ConflictCounted) => Ok(log_id),
         Ok(Status::Conflict) => {
             Err(StreamAppendError::Conflict(log_id.ok_or(Malformed("append answer"))?))
         }

@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+#[cfg(quipu_zoo)]
+use node_core::zoo::{self, Bug};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -319,14 +321,14 @@ impl Shared {
 
 #[cfg(quipu_zoo)]
 impl Shared {
-    /// The planted bug: what is to be synced is written and answered, and synced only then.
+    /// [`Bug::AckBeforeSync`]: what is to be synced is written and answered, and synced only then.
     fn acknowledge_before_sync(
         &self,
         engine: &dyn Engine,
         batch: WriteBatch,
         group: &mut Group,
     ) -> WriteBatch {
-        if !group.sync || !crate::zoo::is_planted(crate::zoo::Bug::AckBeforeSync) {
+        if !group.sync || !zoo::is(Bug::AckBeforeSync) {
             return batch;
         }
         let written = checked_write(engine, batch, Durability::Buffered);
@@ -334,6 +336,20 @@ impl Shared {
             self.answer(done, written.clone());
         }
         WriteBatch::new()
+    }
+
+    /// [`Bug::SyncCoversLater`]: what arrived during a sync is answered with it.
+    fn join_later(&self, engine: &dyn Engine, group: &mut Group) {
+        let mut queue = self.queue();
+        if !zoo::is(Bug::SyncCoversLater) || queue.requests.is_empty() {
+            return;
+        }
+        let mut later = queue.take_group();
+        drop(queue);
+        if checked_write(engine, later.batch, Durability::Buffered).is_ok() {
+            group.queue_bytes += later.queue_bytes;
+            group.done.append(&mut later.done);
+        }
     }
 }
 
@@ -391,6 +407,8 @@ async fn run(engine: Arc<dyn Engine>, shared: Arc<Shared>, mut delay: Option<Syn
         } else {
             write(&*engine, batch, group.sync, delay.as_mut()).await
         };
+        #[cfg(quipu_zoo)]
+        shared.join_later(&*engine, &mut group);
         if outcome.is_ok() {
             let sync = group.sync.then(|| started.elapsed());
             shared.counters.wrote(group.done.len(), bytes, sync);

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::assignor::{self, Plan};
 use crate::ids::{Generation, InstanceId, MemberId, TopicName};
 use crate::time::EntryTime;
+use crate::zoo::{self, Bug};
 
 /// What a member takes in the table's account beside its texts.
 const MEMBER_BYTES: usize = 192;
@@ -279,7 +280,8 @@ impl Roster {
     /// and for each member whose assignment is another than in `before`.
     pub(super) fn settle(&mut self, generation: Generation, before: Option<&Roster>) {
         for seat in self.seats.values_mut().flatten() {
-            if seat.owner.is_none() {
+            let unasked = zoo::is(Bug::TwoOwners) && seat.kept().is_none();
+            if seat.owner.is_none() || unasked {
                 seat.owner = seat.target.map(|member| Hold { member, since: generation });
             }
         }

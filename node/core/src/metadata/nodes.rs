@@ -11,6 +11,7 @@ use crate::ids::{GroupId, NodeUuid, ReplicaId};
 use crate::limits::{
     COORDINATORS_MAX, GROUP_RETIRING_MAX, METADATA_VOTERS_MAX, NODE_RECORDS_MAX, NODES_MAX,
 };
+use crate::zoo::{self, Bug};
 
 impl MetadataState {
     pub(super) fn bootstrap(&mut self, bootstrap: &Bootstrap) -> MetadataOutcome {
@@ -180,8 +181,10 @@ impl MetadataState {
         let mut id = self.replica_next;
         for group in self.groups.values_mut() {
             for replica in group.replicas.iter_mut().filter(|replica| replica.node == old) {
-                group.retiring.push(*replica);
-                *replica = Replica { id, node: new.uuid, voter: replica.voter };
+                let kept = zoo::is(Bug::WipedKeepsId);
+                group.retiring.extend((!kept).then_some(*replica));
+                let given = if kept { replica.id } else { id };
+                *replica = Replica { id: given, node: new.uuid, voter: replica.voter };
                 id.0 += 1;
                 replaced += 1;
             }

@@ -20,6 +20,7 @@ use crate::limits::{
     PRODUCER_BATCHES_REMEMBERED, PRODUCER_IDLE_MS, PRODUCERS_FORGOTTEN_PER_ENTRY, PRODUCERS_MAX,
 };
 use crate::time::EntryTime;
+use crate::zoo::{self, Bug};
 
 /// What the header of a batch says about its sender. Sequences are per record, not per batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,10 @@ impl Producers {
         assert!(batch.record_count > 0, "batch facts have at least one record");
         assert!(batch.sequence_first <= SEQUENCE_MAX, "sequence {}", batch.sequence_first);
 
-        match self.by_id.get(&batch.producer) {
+        let known = self.by_id.get(&batch.producer);
+        let epoch = known.map(|it| it.epoch).filter(|_| zoo::is(Bug::EpochIgnored));
+        let batch = BatchIdentity { epoch: epoch.unwrap_or(batch.epoch), ..batch };
+        match known {
             None if batch.sequence_first == 0 => Verdict::New,
             None => Verdict::UnknownProducer,
             Some(producer) if batch.epoch < producer.epoch => {
@@ -175,7 +179,9 @@ impl Producer {
             return Verdict::New;
         }
         if let Some(accepted) = self.batches.iter().find(|accepted| accepted.is(batch)) {
-            return Verdict::Duplicate { base_offset: Some(accepted.base_offset) };
+            let newest = self.batches.back().filter(|_| zoo::is(Bug::RetryGetsNewest));
+            let base_offset = newest.unwrap_or(accepted).base_offset;
+            return Verdict::Duplicate { base_offset: Some(base_offset) };
         }
         // How far the batch begins behind the next sequence. Sequences run in a circle, so one
         // more than half of it behind is rather one ahead.

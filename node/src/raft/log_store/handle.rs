@@ -7,6 +7,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use futures::Stream;
+use node_core::zoo::{self, Bug};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
@@ -86,7 +87,13 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let mut batch = WriteBatch::default();
         row::put(&mut batch, keys::vote(self.0.group), &wire::vote_to_bytes(vote));
-        self.0.write_and_wait(batch).await?;
+        if zoo::is(Bug::VoteNotAwaited) {
+            drop(self.0.queue(batch));
+        } else if zoo::is(Bug::VoteNotSynced) {
+            self.0.write_later(batch, Box::new(|| {}));
+        } else {
+            self.0.write_and_wait(batch).await?;
+        }
         self.0.lock().vote = Some(*vote);
         Ok(())
     }
@@ -142,7 +149,8 @@ impl RaftLogStorage<Types> for LogStore {
             }
             callback.io_completed(result.map_err(io::Error::other));
         });
-        self.0.submit(WriteRequest { batch, sync: true, done });
+        let sync = !zoo::is(Bug::EntriesNotSynced);
+        self.0.submit(WriteRequest { batch, sync, done });
         Ok(())
     }
 
@@ -159,7 +167,9 @@ impl RaftLogStorage<Types> for LogStore {
             tail.cuts += 1;
         }
         let mut batch = WriteBatch::default();
-        batch.delete_range(Space::Log, keys::log_from(self.0.group, start));
+        if !zoo::is(Bug::TruncationNotStored) {
+            batch.delete_range(Space::Log, keys::log_from(self.0.group, start));
+        }
         self.0.write_and_wait(batch).await?;
         // An append that was queued before may have been completed meanwhile.
         let mut tail = self.0.lock();
