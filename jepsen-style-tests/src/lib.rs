@@ -28,6 +28,7 @@ pub mod determinism;
 pub mod effects;
 pub mod history;
 pub mod live;
+pub mod live_for;
 pub mod log_lines;
 pub mod nemesis;
 pub mod observations;

@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_hundred_seeds_meet_every_kind_of_fault_and_no_seed_meets_all() {
         let plans: Vec<Plan> = (0..100).map(plan).collect();
-        for kind in KINDS {
+        for kind in KINDS.iter().filter(|kind| !kind.on_request) {
             let has = |plan: &&Plan| plan.faults.iter().any(|it| it.fault.name() == kind.name);
             let with = plans.iter().filter(has).count();
             assert!((20..=80).contains(&with), "{}: in {with} of 100 seeds", kind.name);

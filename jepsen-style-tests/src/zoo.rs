@@ -116,7 +116,8 @@ specimens! {
     CheckpointWithoutProducers: "once", ["replicas_agree", "one_value_per_offset"],
         Seeds("retention,isolate-leader,crash"), false;
     RetryCheckedEarly: "once", ["one_value_per_offset"], Seeds("crash,isolate-leader"), true;
-    EpochIgnored: "once", ["retries_are_written_once"], Seeds("none"), true;
+    EpochIgnored: "once", ["retries_are_written_once", "one_value_per_offset"],
+        Seeds("none"), true;
     OffsetForetold: "ordered", ["one_value_per_offset"], Seeds("isolate-leader,crash"), true;
     UncommittedVisible: "consensus", ["raft_safety"], Seeds("isolate-leader,crash"), false;
     TimeOutDefinite: "honest errors", ["reads_return_what_was_sent"],

@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use jepsen_style_tests::checkers::differential::Comparison;
 use jepsen_style_tests::cuts;
 use jepsen_style_tests::determinism::{Comparison as Runs, compare};
+use jepsen_style_tests::live_for;
 use jepsen_style_tests::plan::{FaultChoice, Plan, Wishes};
 use jepsen_style_tests::report::{Report, read_plan, write_plan};
 use jepsen_style_tests::run::{RunOptions, run};
@@ -60,7 +61,8 @@ enum Task {
     CheckCheckers(CheckersArgs),
     /// Cut the power of one node's storage at every write and every sync
     Cuts(CutsArgs),
-    /// Real processes on this machine: all arguments go to quipu-live
+    /// Real processes on this machine: `--for 2m` runs one check after the other for so long, any
+    /// other arguments go to quipu-live
     #[command(disable_help_flag = true)]
     Live {
         /// See `quipu-sim live --help`
@@ -309,6 +311,12 @@ fn cut(args: &CutsArgs) -> anyhow::Result<bool> {
 
 fn live(arguments: &[std::ffi::OsString]) -> anyhow::Result<bool> {
     let beside = std::env::current_exe()?.with_file_name("quipu-live");
+    if let [flag, time, more @ ..] = arguments
+        && flag == "--for"
+    {
+        let time = time.to_str().context("--for: no time")?;
+        return live_for::run(&beside, duration(time)?, more);
+    }
     let status = Command::new(&beside).args(arguments).status();
     let status = status.with_context(|| format!("can't start {}", beside.display()))?;
     match status.code() {

@@ -151,6 +151,7 @@ impl Kind for DamagedEntries {
 impl Kind for LostDisk {
     const NAME: &'static str = "lost-disk";
     const PAUSE_MS: (u64, u64) = (4_000, 60_000);
+    const ON_REQUEST: bool = true;
 
     fn draw(draw: &mut Draw<'_>) -> Self {
         Self { target: Target::draw(draw), down_ms: draw.log_uniform(50, 10_000) }

@@ -18,6 +18,9 @@ pub trait Kind: Sized {
     /// in milliseconds.
     const PAUSE_MS: (u64, u64);
 
+    /// Only runs that name it have it.
+    const ON_REQUEST: bool = false;
+
     /// Draws one such fault.
     fn draw(draw: &mut Draw<'_>) -> Self;
 
@@ -41,6 +44,8 @@ pub struct KindEntry {
     pub name: &'static str,
     /// [`Kind::PAUSE_MS`].
     pub pause_ms: (u64, u64),
+    /// [`Kind::ON_REQUEST`].
+    pub on_request: bool,
     /// [`Kind::draw`].
     pub draw: fn(&mut Draw<'_>) -> Fault,
 }
@@ -59,6 +64,7 @@ macro_rules! kinds {
             $(KindEntry {
                 name: <$plan as Kind>::NAME,
                 pause_ms: <$plan as Kind>::PAUSE_MS,
+                on_request: <$plan as Kind>::ON_REQUEST,
                 draw: |draw| Fault::$variant(<$plan as Kind>::draw(draw)),
             },)+
         ];

@@ -9,7 +9,7 @@ use crate::nemesis::{FaultPlan, KINDS, KindEntry};
 /// Which kinds of faults a run has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FaultChoice {
-    /// Each kind in half of the seeds.
+    /// Each kind in half of the seeds, but those that must be named.
     Swarm,
     /// These and no others, in every seed; none of them: no faults.
     Only(Vec<&'static str>),
@@ -55,7 +55,7 @@ pub(super) fn draw(until_ms: u64, choice: &FaultChoice, draw: &mut Draw<'_>) -> 
         let drawn = draw_kind(kind, until_ms, draw);
         let tossed = draw.rng.bool();
         let is_on = match choice {
-            FaultChoice::Swarm => tossed,
+            FaultChoice::Swarm => tossed && !kind.on_request,
             FaultChoice::Only(names) => names.contains(&kind.name),
         };
         if is_on {
