@@ -1,5 +1,7 @@
 //! The checks on real processes one after the other, as long as the time lasts: `live --for 2m`.
 
+#![allow(clippy::print_stdout, reason = "a command prints")]
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;

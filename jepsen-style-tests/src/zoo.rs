@@ -9,7 +9,7 @@ mod visit;
 
 use node_core::zoo::Bug;
 
-pub use visit::{Verdict, Visit, list, table};
+pub use visit::{Visit, list};
 
 /// A planted bug and what must become of it.
 #[derive(Debug, Clone, Copy)]

@@ -393,30 +393,8 @@ fn visit_zoo(args: &ZooArgs) -> anyhow::Result<bool> {
         jobs: jobs(args.jobs),
         folder: args.out.join("zoo"),
     };
-    let mut verdicts = Vec::new();
-    for specimen in SPECIMENS.iter().filter(|it| named(it) && (it.quick || !args.quick)) {
-        let verdict = visit.look_for(specimen)?;
-        match &verdict.caught {
-            Some((check, seed, what)) => {
-                let (name, runs) = (specimen.bug.name(), verdict.runs);
-                println!("{name}: caught by {check}, seed {seed}, {runs} runs\n  {what}");
-            }
-            None => println!("{}: NOT CAUGHT in {} runs", specimen.bug.name(), verdict.runs),
-        }
-        verdicts.push(verdict);
-    }
-    let mut alarms: u64 = 0;
-    let clean = Visit { runs: args.clean_runs, ..visit };
-    clean.without_a_bug(|report| {
-        alarms += u64::from(!report.violations.is_empty());
-        report.violations.iter().for_each(|it| println!("without a bug: {}", it.what));
-        true
-    })?;
-    println!("\n{}", zoo::table(&verdicts));
-    let caught = verdicts.iter().filter(|it| it.caught.is_some()).count();
-    println!("caught: {caught} of {}", verdicts.len());
-    println!("without a bug: {alarms} alarms in {} runs", args.clean_runs);
-    Ok(caught == verdicts.len() && alarms == 0)
+    let chosen = SPECIMENS.iter().filter(|it| named(it) && (it.quick || !args.quick));
+    visit.run(chosen, args.clean_runs)
 }
 
 fn check_checkers(args: &CheckersArgs) -> anyhow::Result<bool> {

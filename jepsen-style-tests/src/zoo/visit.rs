@@ -1,5 +1,7 @@
 //! Runs seeds on nodes with one bug until the check that is meant for it finds it.
 
+#![allow(clippy::print_stdout, reason = "a command prints")]
+
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -32,25 +34,60 @@ pub struct Visit {
 
 /// What became of a bug.
 #[derive(Debug, Clone)]
-pub struct Verdict {
-    /// Which.
-    pub specimen: &'static Specimen,
+struct Verdict {
+    specimen: &'static Specimen,
     /// The check that found it, at which seed and in which words.
-    pub caught: Option<(&'static str, u64, String)>,
+    caught: Option<(&'static str, u64, String)>,
     /// Runs until then.
-    pub runs: u64,
+    runs: u64,
     /// Other checks that were red.
-    pub others: BTreeSet<&'static str>,
+    others: BTreeSet<&'static str>,
     /// Real time.
-    pub took: Duration,
+    took: Duration,
 }
 
 impl Visit {
+    /// Looks for bugs, then runs seeds without one; tells all of it. Answers whether every bug was
+    /// caught and nothing raised an alarm without one.
+    ///
+    /// # Errors
+    /// If a run can't be started or leaves no report.
+    pub fn run(
+        &self,
+        chosen: impl Iterator<Item = &'static Specimen>,
+        clean_runs: u64,
+    ) -> anyhow::Result<bool> {
+        let mut verdicts = Vec::new();
+        for specimen in chosen {
+            let verdict = self.look_for(specimen)?;
+            let (name, runs) = (specimen.bug.name(), verdict.runs);
+            match &verdict.caught {
+                Some((check, seed, what)) => {
+                    println!("{name}: caught by {check}, seed {seed}, {runs} runs\n  {what}");
+                }
+                None => println!("{name}: NOT CAUGHT in {runs} runs"),
+            }
+            verdicts.push(verdict);
+        }
+        let mut alarms: u64 = 0;
+        let clean = Self { runs: clean_runs, ..self.clone() };
+        clean.without_a_bug(|report| {
+            alarms += u64::from(!report.violations.is_empty());
+            report.violations.iter().for_each(|it| println!("without a bug: {}", it.what));
+            true
+        })?;
+        println!("\n{}", table(&verdicts));
+        let caught = verdicts.iter().filter(|it| it.caught.is_some()).count();
+        println!("caught: {caught} of {}", verdicts.len());
+        println!("without a bug: {alarms} alarms in {clean_runs} runs");
+        Ok(caught == verdicts.len() && alarms == 0)
+    }
+
     /// Looks for one bug.
     ///
     /// # Errors
     /// If a run can't be started or leaves no report.
-    pub fn look_for(&self, specimen: &'static Specimen) -> anyhow::Result<Verdict> {
+    fn look_for(&self, specimen: &'static Specimen) -> anyhow::Result<Verdict> {
         let started = Instant::now();
         let (caught, others) = (None, BTreeSet::new());
         let mut verdict = Verdict { specimen, caught, runs: 0, others, took: Duration::ZERO };
@@ -79,7 +116,7 @@ impl Visit {
     ///
     /// # Errors
     /// If a run can't be started or leaves no report.
-    pub fn without_a_bug(&self, each: impl FnMut(&Report) -> bool) -> anyhow::Result<()> {
+    fn without_a_bug(&self, each: impl FnMut(&Report) -> bool) -> anyhow::Result<()> {
         self.sweep("all", None, self.folder.join("clean"))?.run(each)
     }
 
@@ -134,7 +171,7 @@ fn cut(verdict: &mut Verdict) -> anyhow::Result<()> {
 }
 
 /// What became of all of them.
-pub fn table(verdicts: &[Verdict]) -> String {
+fn table(verdicts: &[Verdict]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(["bug", "breaks", "caught by", "seed", "runs", "seconds", "faults"]);

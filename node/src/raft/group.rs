@@ -10,8 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use node_core::ids::{GroupId, NodeUuid, ReplicaId};
 use node_core::position::RaftPosition;
-#[cfg(quipu_zoo)]
-use node_core::zoo::{self, Bug};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::ForwardReason;
 use openraft::error::{ClientWriteError, ForwardToLeader, InitializeError, RaftError};
@@ -294,10 +292,8 @@ impl RaftGroup {
     /// its leadership with a round of heartbeats.
     pub(crate) async fn read_index(&self) -> Result<RaftPosition, RaftFailure> {
         #[cfg(quipu_zoo)]
-        let known = self.committed_position();
-        #[cfg(quipu_zoo)]
-        if zoo::is(Bug::ReadWithoutQuorum) || zoo::is(Bug::LongLease) && self.has_long_lease() {
-            return Ok(known);
+        if let Some(planted) = self.planted_read_index().await {
+            return planted;
         }
         let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
         let linearizer = linearizer.map_err(|error| match error {
@@ -310,10 +306,6 @@ impl RaftGroup {
             }
             RaftError::Fatal(fatal) => stopped(fatal),
         })?;
-        #[cfg(quipu_zoo)]
-        if zoo::is(Bug::ReadBeforeOwnTerm) {
-            return Ok(known);
-        }
         let log_id = linearizer.read_log_id().log_id();
         Ok(RaftPosition { term: term_of(log_id), index: log_id.index() })
     }
@@ -474,24 +466,6 @@ impl RaftGroup {
         drop(self.raft.shutdown().await);
         // What applies entries may be at work still.
         self.log.close();
-    }
-}
-
-#[cfg(quipu_zoo)]
-impl RaftGroup {
-    /// What this replica knows to be committed.
-    fn committed_position(&self) -> RaftPosition {
-        let metrics = self.raft.metrics();
-        let committed = metrics.borrow_watched().local_committed;
-        committed.map_or(RaftPosition { term: 0, index: 0 }, |at| RaftPosition {
-            term: term_of(&at),
-            index: at.index(),
-        })
-    }
-
-    /// [`Bug::LongLease`]: a majority was heard of within five seconds.
-    fn has_long_lease(&self) -> bool {
-        self.brief().quorum_age.is_some_and(|age| age < Duration::from_secs(5))
     }
 }
 

@@ -12,6 +12,8 @@ mod log_store;
 mod machine;
 mod network;
 mod open;
+#[cfg(quipu_zoo)]
+mod planted;
 pub mod probe;
 pub mod rig;
 mod runtime;

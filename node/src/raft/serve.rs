@@ -85,7 +85,7 @@ impl RaftGroup {
         #[cfg(quipu_zoo)]
         let requests = requests.map({
             let log = self.log().clone();
-            move |request| trusting_the_index(&log, request)
+            move |request| super::planted::trusting_the_index(&log, request)
         });
         self.raft().stream_append(requests).map(move |answer| {
             drop(unanswered.lock().unwrap_or_else(PoisonError::into_inner).pop_front());
@@ -218,21 +218,6 @@ impl RaftGroup {
             },
         })
     }
-}
-
-/// [`Bug::PrevTermUnchecked`]: whatever entry is at the index before the append, it will do.
-#[cfg(quipu_zoo)]
-fn trusting_the_index(
-    log: &super::GroupLog,
-    mut request: openraft::raft::AppendEntriesRequest<super::types::Types>,
-) -> openraft::raft::AppendEntriesRequest<super::types::Types> {
-    if zoo::is(Bug::PrevTermUnchecked)
-        && let Some(prev) = request.prev_log_id
-        && let Ok(Some(own)) = log.read_whole(prev.index())
-    {
-        request.prev_log_id = Some(super::types::log_id(own.term, prev.index()));
-    }
-    request
 }
 
 /// Gives a committed entry out of a log that is not open: two replicas that both wait for a repair
