@@ -350,9 +350,11 @@ impl GroupLog {
 impl GroupLog {
     /// [`Bug::RecoveryCutsShort`].
     async fn cut_at_first_damage(&self) -> io::Result<()> {
-        let Some(last) = self.last_index()?.filter(|_| zoo::is(Bug::RecoveryCutsShort)) else {
+        if !zoo::is(Bug::RecoveryCutsShort) {
             return Ok(());
-        };
+        }
+        let last = end::last_index(&*self.engine, self.group).map_err(io::Error::other)?;
+        let Some(last) = last else { return Ok(()) };
         let start = self.lock().purged.map_or(0, |purged| purged.index() + 1);
         let damaged = |index: &u64| !matches!(self.read_whole(*index), Ok(Some(_)));
         let Some(end) = (start..=last).find(damaged) else { return Ok(()) };
