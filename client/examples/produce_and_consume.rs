@@ -79,7 +79,9 @@ async fn consume(client: &Client) -> Result<()> {
     for lag in groups.lag(GROUP).await? {
         println!(
             "partition {}: billed up to {}, {} left",
-            lag.partition, lag.group_offset, lag.lag
+            lag.partition,
+            lag.group_offset.unwrap_or(0),
+            lag.lag.unwrap_or(0)
         );
     }
     Ok(())

@@ -206,9 +206,14 @@ pub enum GroupError {
         /// What the group has committed.
         committed_offset: u64,
     },
-    /// Looking up the ends of partitions, for [`Groups::lag`](crate::Groups::lag).
-    #[error(transparent)]
-    Read(#[from] ReadError),
+    /// Nobody can have consumed beyond the end of a partition. Nothing was committed.
+    #[error("{message}")]
+    OffsetBeyondEnd {
+        /// End (exclusive) of the partition.
+        end_offset: u64,
+        /// Which offset of which partition.
+        message: String,
+    },
     /// Everything else.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -351,7 +356,7 @@ impl GroupError {
     fn facts(&self) -> Facts {
         match self {
             GroupError::OffsetRegression { .. } => refused(ErrorCode::OffsetRegression),
-            GroupError::Read(error) => error.facts(),
+            GroupError::OffsetBeyondEnd { .. } => refused(ErrorCode::OffsetBeyondEnd),
             GroupError::Call(error) => error.facts(),
         }
     }

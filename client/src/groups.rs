@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 use crate::calls::Target;
 use crate::client::Client;
 use crate::error::{CallError, ErrorCode, GroupError, Outcome};
-use crate::read::Position;
+use crate::group_description::{GroupDescription, PartitionLag};
 use crate::record::TopicPartition;
 
 /// The calls about groups of a [`Client`].
@@ -36,34 +36,13 @@ pub struct GroupOffset {
     pub committed_at_ms: Option<u64>,
 }
 
-/// A group and all it has committed.
+/// Some of the names of all groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupDescription {
-    /// Its name.
-    pub group: String,
-    /// Raft group that keeps it.
-    pub coordinator: u32,
-    /// Label of the node that leads that Raft group; `None`: none known.
-    pub leader_node: Option<u64>,
-    /// By topic and partition.
-    pub offsets: Vec<GroupOffset>,
-}
-
-/// How far a group is behind in one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionLag {
-    /// The partition's topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: u32,
-    /// The next offset the group will consume.
-    pub group_offset: u64,
-    /// First offset kept. Above `group_offset`, records were purged before the group saw them.
-    pub log_start_offset: u64,
-    /// End (exclusive) of the partition.
-    pub high_watermark: u64,
-    /// Records between the two that are still there.
-    pub lag: u64,
+pub struct GroupsPage {
+    /// In order.
+    pub groups: Vec<String>,
+    /// There are others after the last one.
+    pub more: bool,
 }
 
 impl GroupOffset {
@@ -87,9 +66,25 @@ impl Groups {
     /// Commits all of `offsets`, or none. Repeating a commit does no harm, so it is retried.
     ///
     /// # Errors
-    /// [`GroupError::OffsetRegression`] if one of them is below what the group has committed.
+    /// [`GroupError::OffsetRegression`] if one of them is below what the group has committed,
+    /// [`GroupError::OffsetBeyondEnd`] if one is beyond the end of its partition.
     pub async fn commit(&self, group: &str, offsets: Vec<GroupOffset>) -> Result<(), GroupError> {
-        self.send_commit(group, offsets, false).await
+        self.send_commit(group, offsets, (false, None)).await
+    }
+
+    /// As [`Groups::commit`], by a member of the group for partitions that it owns: its id and the
+    /// last generation it was told. For programs that keep up a membership of their own; a
+    /// [`GroupConsumer`](crate::GroupConsumer) commits by itself.
+    ///
+    /// # Errors
+    /// `UNKNOWN_MEMBER`, `GROUP_MEMBER_FENCED` or `PARTITION_NOT_OWNED` if it is no owner.
+    pub async fn commit_as(
+        &self,
+        group: &str,
+        member: (&str, i64),
+        offsets: Vec<GroupOffset>,
+    ) -> Result<(), GroupError> {
+        self.send_commit(group, offsets, (false, Some(member))).await
     }
 
     /// Sets all of `offsets`, or none; they may go back.
@@ -99,21 +94,23 @@ impl Groups {
     /// # Errors
     /// What prevents it.
     pub async fn reset(&self, group: &str, offsets: Vec<GroupOffset>) -> Result<(), GroupError> {
-        self.send_commit(group, offsets, true).await
+        self.send_commit(group, offsets, (true, None)).await
     }
 
     async fn send_commit(
         &self,
         group: &str,
         offsets: Vec<GroupOffset>,
-        reset: bool,
+        (reset, member): (bool, Option<(&str, i64)>),
     ) -> Result<(), GroupError> {
+        let (member_id, generation) = member.unwrap_or_default();
         let request = v1::CommitOffsetsRequest {
             group: group.to_owned(),
             offsets: offsets.into_iter().map(Into::into).collect(),
             reset,
             timeout_ms: self.client.shared.request_timeout_ms(),
-            ..v1::CommitOffsetsRequest::default()
+            member_id: member_id.to_owned(),
+            generation,
         };
         let committed = self
             .call(group, !reset, |mut groups| {
@@ -123,7 +120,7 @@ impl Groups {
             .await;
         match committed {
             Ok(v1::CommitOffsetsResponse {}) => Ok(()),
-            Err(error) => Err(regression_or(error)),
+            Err(error) => Err(refused_or(error)),
         }
     }
 
@@ -152,40 +149,58 @@ impl Groups {
         Ok(sorted(answer.offsets))
     }
 
-    /// The names of all groups, in order.
+    /// The names of all groups, in order, asked for page by page.
     ///
     /// # Errors
     /// What prevents asking.
     pub async fn list(&self) -> Result<Vec<String>, GroupError> {
+        let mut groups: Vec<String> = Vec::new();
+        loop {
+            let after = groups.last().cloned().unwrap_or_default();
+            let mut page = self.list_page(&after, 0).await?;
+            // A page that brought nothing new would be asked for without end.
+            page.groups.retain(|name| *name > after);
+            let goes_on = page.more && !page.groups.is_empty();
+            groups.extend(page.groups);
+            if !goes_on {
+                return Ok(groups);
+            }
+        }
+    }
+
+    /// Names of groups after `after` (empty: from the first on), in order: at most `limit`, or as
+    /// many as the node gives at once, and whether there are more.
+    ///
+    /// # Errors
+    /// What prevents asking.
+    pub async fn list_page(&self, after: &str, limit: u32) -> Result<GroupsPage, GroupError> {
         let shared = &self.client.shared;
+        let request =
+            v1::ListGroupsRequest { after: after.to_owned(), limit, coordinators: Vec::new() };
         let answer = shared
-            .call(&Target::Any, shared.patience(true), |channel| async move {
-                groups_client(channel).list_groups(v1::ListGroupsRequest::default()).await
+            .call(&Target::Any, shared.patience(true), |channel| {
+                let request = request.clone();
+                async move { groups_client(channel).list_groups(request).await }
             })
             .await?;
         let mut groups = answer.groups;
         groups.sort();
-        Ok(groups)
+        Ok(GroupsPage { groups, more: answer.more })
     }
 
-    /// A group, who keeps it, and all it has committed.
+    /// A group: who keeps it, who is in it, what it has committed, and how far it is behind.
     ///
     /// # Errors
     /// `UNKNOWN_GROUP`.
     pub async fn describe(&self, group: &str) -> Result<GroupDescription, GroupError> {
-        let request = v1::DescribeGroupRequest { group: group.to_owned() };
+        let request = v1::DescribeGroupRequest { group: group.to_owned(), with_lag: true };
         let answer = self
             .call(group, true, |mut groups| {
                 let request = request.clone();
                 async move { groups.describe_group(request).await }
             })
             .await?;
-        Ok(GroupDescription {
-            group: answer.group,
-            coordinator: answer.coordinator,
-            leader_node: (answer.leader_node != 0).then_some(answer.leader_node),
-            offsets: sorted(answer.offsets),
-        })
+        Ok(answer.into())
     }
 
     /// Forgets a group and all it has committed.
@@ -202,33 +217,13 @@ impl Groups {
         Ok(())
     }
 
-    /// How far the group is behind in each partition it has committed for. Partitions of deleted
-    /// topics are left out.
+    /// How far the group is behind in each partition that it has an offset for or that a member
+    /// subscribes to, by the partitions' own ends, whether its members are alive or not.
     ///
     /// # Errors
-    /// `UNKNOWN_GROUP`, or what prevents looking up an end.
+    /// `UNKNOWN_GROUP`.
     pub async fn lag(&self, group: &str) -> Result<Vec<PartitionLag>, GroupError> {
-        let description = self.describe(group).await?;
-        let mut lags = Vec::with_capacity(description.offsets.len());
-        for committed in description.offsets {
-            let GroupOffset { topic, partition, offset, .. } = committed;
-            let ends = match self.client.list_offsets(&topic, partition, Position::Latest).await {
-                Ok(ends) => ends,
-                Err(error) if error.code() == crate::Code::Server(ErrorCode::UnknownTopic) => {
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            lags.push(PartitionLag {
-                topic,
-                partition,
-                group_offset: offset,
-                log_start_offset: ends.log_start_offset,
-                high_watermark: ends.high_watermark,
-                lag: ends.high_watermark.saturating_sub(offset.max(ends.log_start_offset)),
-            });
-        }
-        Ok(lags)
+        Ok(self.describe(group).await?.lags)
     }
 
     async fn call<T, F, R>(&self, group: &str, repeatable: bool, request: F) -> Result<T, CallError>
@@ -250,19 +245,25 @@ fn groups_client(channel: Channel) -> GroupsClient<Channel> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-fn regression_or(error: CallError) -> GroupError {
+fn refused_or(error: CallError) -> GroupError {
+    let is_definite = error.outcome == Outcome::Definite;
+    if is_definite && error.is(ErrorCode::OffsetBeyondEnd) {
+        let end = error.detail.as_ref().and_then(|detail| detail.high_watermark);
+        return GroupError::OffsetBeyondEnd {
+            end_offset: end.unwrap_or(0),
+            message: error.to_string(),
+        };
+    }
     let committed = error.detail.as_ref().and_then(|detail| detail.committed_offset);
     match committed {
-        Some(committed_offset)
-            if error.is(ErrorCode::OffsetRegression) && error.outcome == Outcome::Definite =>
-        {
+        Some(committed_offset) if error.is(ErrorCode::OffsetRegression) && is_definite => {
             GroupError::OffsetRegression { committed_offset }
         }
         _ => GroupError::Call(error),
     }
 }
 
-fn sorted(offsets: Vec<v1::GroupOffset>) -> Vec<GroupOffset> {
+pub(crate) fn sorted(offsets: Vec<v1::GroupOffset>) -> Vec<GroupOffset> {
     let mut offsets: Vec<GroupOffset> = offsets.into_iter().map(Into::into).collect();
     offsets.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     offsets

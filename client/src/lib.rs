@@ -76,6 +76,7 @@ mod consumer;
 mod discovery;
 mod error;
 mod group;
+mod group_description;
 mod groups;
 mod producer;
 mod read;
@@ -98,8 +99,10 @@ pub use error::{
 };
 pub use group::{
     CommitMode, GroupConfig, GroupConsumeError, GroupConsumer, Listener, PartitionEvent,
+    ProcessError, ResetPolicy,
 };
-pub use groups::{GroupDescription, GroupOffset, Groups, PartitionLag};
+pub use group_description::{GroupDescription, GroupMember, PartitionLag};
+pub use groups::{GroupOffset, Groups, GroupsPage};
 pub use producer::{Delivery, Producer, ProducerConfig, RecordMetadata};
 pub use quipu_batch::{Compression, Header, ProducerIdentity};
 pub use read::{FetchOptions, Fetched, Offsets, Position, ReadLevel};

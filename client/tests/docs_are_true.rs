@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quipu_client::{
     ClientConfig, Code, CommitMode, Compression, ConsumerConfig, GroupConfig, OutOfRange,
-    ProducerConfig, StartAt,
+    ProducerConfig, ResetPolicy,
 };
 
 const PAGE: &str = include_str!("../../docs/client.md");
@@ -86,7 +86,7 @@ fn the_page_tells_the_group_consumer_s_defaults() {
     assert_eq!(duration(default_of("max_processing")), config.max_processing);
     let interval = default_of("commit").strip_prefix("after processing, every ").unwrap();
     assert_eq!(config.commit, CommitMode::AfterProcessing(duration(interval)));
-    assert_eq!((default_of("start"), config.start), ("earliest", StartAt::Earliest));
+    assert_eq!((default_of("start"), config.start), ("earliest", ResetPolicy::Earliest));
 }
 
 #[test]

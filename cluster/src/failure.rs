@@ -3,8 +3,8 @@
 use std::fmt;
 
 use quipu_client::{
-    AdminError, AppendError, CallError, Code, ConnectError, ConsumeError, GroupError, Outcome,
-    ProduceError, ReadError,
+    AdminError, AppendError, CallError, Code, ConnectError, ConsumeError, GroupConsumeError,
+    GroupError, Outcome, ProduceError, ReadError,
 };
 
 use crate::output::PipeClosed;
@@ -96,6 +96,7 @@ fn facts(cause: &(dyn std::error::Error + 'static)) -> Option<(Code, Outcome)> {
         ReadError,
         ConsumeError,
         GroupError,
+        GroupConsumeError,
         AdminError
     )
 }

@@ -87,6 +87,13 @@ pub const LEADERS_POLL: Duration = Duration::from_millis(20);
 pub const FOLLOW_LOOK_MIN: Duration = Duration::from_millis(100);
 /// Partitions that one fetch of group offsets may name.
 pub const GROUP_PARTITIONS_PER_FETCH_MAX: usize = 10_000;
+/// Names of groups in one answer. There is another page.
+pub const GROUPS_LISTED_MAX: usize = 10_000;
+/// Time in which the ends of partitions are found out, to say how far a group is behind and to
+/// check a commit. Longer than an election takes; a commit waits no longer for one.
+pub const POSITIONS_WITHIN: Duration = Duration::from_millis(1_000);
+/// Ends of partitions looked up at once.
+pub const POSITIONS_AT_ONCE: usize = 256;
 /// Requests of one append stream without an answer; the stream is not read while there are more.
 pub const APPEND_STREAM_UNANSWERED_MAX: usize = 256;
 /// Time for an append whose request names none.

@@ -50,7 +50,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::UnknownGroup
         | ErrorCode::UnknownMember => Code::NotFound,
         ErrorCode::TopicExists | ErrorCode::AlreadyInitialized => Code::AlreadyExists,
-        ErrorCode::OffsetOutOfRange => Code::OutOfRange,
+        ErrorCode::OffsetOutOfRange | ErrorCode::OffsetBeyondEnd => Code::OutOfRange,
         ErrorCode::NotSupported => Code::Unimplemented,
         ErrorCode::EndOffsetConflict | ErrorCode::OffsetRegression => Code::Aborted,
         ErrorCode::GroupMemberFenced

@@ -110,6 +110,7 @@ fn a_described_member() {
         generation: 4,
         members: vec![member],
         settled: true,
+        ..v1::DescribeGroupResponse::default()
     };
     let hex = "0a 01 67  10 02  18 01  28 08
                32 23  0a 01 6d  12 01 69  1a 01 63  20 08  28 90 4e  30 e0 a7 12  38 05  40 01

@@ -13,7 +13,7 @@ use crate::calls::Patience;
 use crate::client::Client;
 use crate::consumer::config::ConsumerConfig;
 use crate::consumer::position::{OutOfRangeStep, Wanted, out_of_range};
-use crate::consumer::shelf::Shelf;
+use crate::consumer::slot::{Share, Slot};
 use crate::error::ReadError;
 use crate::read::{FetchOptions, Position};
 
@@ -21,21 +21,20 @@ use crate::read::{FetchOptions, Position};
 pub(crate) struct Fetcher {
     pub(crate) client: Client,
     pub(crate) config: ConsumerConfig,
-    pub(crate) options: FetchOptions,
     pub(crate) topic: String,
     pub(crate) partition: u32,
-    pub(crate) shelf: Arc<Shelf>,
-    pub(crate) slot: usize,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) share: Arc<Share>,
 }
 
 impl Fetcher {
     /// Runs until it is aborted.
     pub(crate) async fn run(self) {
         loop {
-            let wanted = self.shelf.wanted(self.slot).await;
+            let wanted = self.slot.wanted().await;
             tokio::select! {
                 biased;
-                () = self.shelf.jumped(self.slot) => {}
+                () = self.slot.jumped() => {}
                 () = self.fetch(wanted) => {}
             }
         }
@@ -50,13 +49,19 @@ impl Fetcher {
             may_wait: Duration::ZERO,
             once: false,
         };
+        let options = FetchOptions {
+            level: self.config.level,
+            max_bytes: self.share.fetch_bytes(),
+            min_bytes: 1,
+            max_wait: self.config.max_wait,
+            node: self.config.node,
+        };
         let place = (self.topic.as_str(), self.partition);
-        let fetched =
-            self.client.fetch_patiently(place, wanted.offset, &self.options, patience).await;
+        let fetched = self.client.fetch_patiently(place, wanted.offset, &options, patience).await;
         match fetched {
             Ok(fetched) => {
                 let is_empty = fetched.records.is_empty();
-                self.shelf.put(self.slot, wanted, fetched);
+                self.slot.put(wanted, fetched);
                 if is_empty && begun_at.elapsed() < self.config.max_wait / 2 {
                     // A node that does not wait would be asked without end.
                     self.pause().await;
@@ -67,7 +72,7 @@ impl Fetcher {
             }
             Err(error) => {
                 let stop = !error.retriable();
-                self.shelf.put_error(self.slot, wanted, error, stop);
+                self.slot.put_error(wanted, error, stop);
                 self.pause().await;
             }
         }
@@ -80,7 +85,7 @@ impl Fetcher {
             Ok(ends) => ends,
             Err(error) => {
                 let stop = !error.retriable();
-                self.shelf.put_error(self.slot, wanted, error, stop);
+                self.slot.put_error(wanted, error, stop);
                 return self.pause().await;
             }
         };
@@ -90,7 +95,7 @@ impl Fetcher {
             OutOfRangeStep::GoTo(to) => {
                 let (topic, partition) = (&self.topic, self.partition);
                 tracing::warn!(topic, partition, offset, to, "offset out of range; going on");
-                self.shelf.reset(self.slot, wanted, to);
+                self.slot.reset(wanted, to);
             }
             OutOfRangeStep::Stop => {
                 let error = ReadError::OffsetOutOfRange {
@@ -98,7 +103,7 @@ impl Fetcher {
                     log_start_offset: start,
                     high_watermark: ends.high_watermark,
                 };
-                self.shelf.put_error(self.slot, wanted, error, true);
+                self.slot.put_error(wanted, error, true);
             }
         }
     }

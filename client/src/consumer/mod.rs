@@ -1,26 +1,26 @@
 //! The consumer: the records of many partitions, each in order, none left out, none repeated.
 //!
-//! One fetcher for each partition reads ahead ([`fetcher`]); what it has read waits on a shelf
-//! until the application takes it ([`shelf`]). That nothing is left out is decided in one pure
+//! One fetcher for each partition reads ahead ([`fetcher`]); what it has read waits in its slot
+//! until the application takes it ([`slot`]). That nothing is left out is decided in one pure
 //! place ([`position`]).
 
 mod config;
 mod fetcher;
 mod position;
-mod shelf;
+mod slot;
 
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use tokio::task::JoinSet;
+use tokio::sync::Notify;
 
 use crate::client::Client;
 use crate::error::{ConnectError, ConsumeError, ReadError};
-use crate::read::{FetchOptions, Position};
+use crate::read::Position;
 use crate::record::{ConsumedRecord, TopicPartition};
 use fetcher::Fetcher;
 use position::{Chunk, Given};
-use shelf::Shelf;
+use slot::{Assigned, Share, Slot};
 
 pub use config::{ConsumerConfig, OutOfRange, StartAt};
 
@@ -49,12 +49,13 @@ const LOOKUPS_AT_ONCE: usize = 16;
 pub struct Consumer {
     client: Client,
     config: ConsumerConfig,
-    /// By slot, in order.
-    assigned: Vec<TopicPartition>,
-    shelf: Arc<Shelf>,
-    fetchers: JoinSet<()>,
+    /// In order.
+    assigned: Vec<Assigned>,
+    share: Arc<Share>,
+    /// Something was put into a slot.
+    news: Arc<Notify>,
     /// What is being given out, and of which slot.
-    front: Option<(usize, Chunk)>,
+    front: Option<(Arc<Slot>, Chunk)>,
     /// Whose turn it is.
     turn: usize,
 }
@@ -66,8 +67,8 @@ impl Consumer {
             client,
             config,
             assigned: Vec::new(),
-            shelf: Arc::new(Shelf::new([], 0, 0)),
-            fetchers: JoinSet::new(),
+            share: Arc::default(),
+            news: Arc::default(),
             front: None,
             turn: 0,
         })
@@ -84,9 +85,23 @@ impl Consumer {
         partitions: Vec<(String, u32, StartAt)>,
     ) -> Result<(), ConsumeError> {
         self.unassign();
+        self.add(partitions).await
+    }
+
+    /// Also reads these partitions; what was assigned before goes on undisturbed, and keeps what
+    /// was read ahead. One that is assigned already stays as it is; of one named twice the last
+    /// start counts.
+    ///
+    /// # Errors
+    /// The first partition whose start cannot be looked up; then none is added.
+    pub async fn add(
+        &mut self,
+        partitions: Vec<(String, u32, StartAt)>,
+    ) -> Result<(), ConsumeError> {
         let wanted: std::collections::BTreeMap<TopicPartition, StartAt> = partitions
             .into_iter()
             .map(|(topic, partition, start)| (TopicPartition { topic, partition }, start))
+            .filter(|(place, _)| self.index(&place.topic, place.partition).is_err())
             .collect();
         let client = &self.client;
         let lookups = wanted.into_iter().map(|(place, start)| async move {
@@ -101,45 +116,52 @@ impl Consumer {
             found.push(place?);
         }
         drop(lookups);
-        self.begin(found);
+        self.share_among(self.assigned.len() + found.len());
+        let begun: Vec<Assigned> =
+            found.into_iter().map(|(place, offset)| self.begin(place, offset)).collect();
+        self.assigned.extend(begun);
+        self.assigned.sort_by(|a, b| a.place.cmp(&b.place));
         Ok(())
     }
 
-    fn begin(&mut self, places: Vec<(TopicPartition, u64)>) {
-        let count = u32::try_from(places.len()).unwrap_or(u32::MAX).max(1);
-        let share = (self.config.prefetch_bytes / count).max(1);
-        // Half a share, so that one fetch is on its way while the other is given out.
-        let max_bytes = self.config.fetch_bytes.min((share / 2).max(1));
-        let to_usize = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let offsets = places.iter().map(|(_, offset)| *offset);
-        self.shelf = Arc::new(Shelf::new(offsets, to_usize(max_bytes), to_usize(share)));
-        for (slot, (place, _)) in places.iter().enumerate() {
-            let fetcher = Fetcher {
-                client: self.client.clone(),
-                config: self.config.clone(),
-                options: FetchOptions {
-                    level: self.config.level,
-                    max_bytes,
-                    min_bytes: 1,
-                    max_wait: self.config.max_wait,
-                    node: self.config.node,
-                },
-                topic: place.topic.clone(),
-                partition: place.partition,
-                shelf: Arc::clone(&self.shelf),
-                slot,
-            };
-            self.fetchers.spawn(fetcher.run());
+    /// Stops reading these partitions; the others go on undisturbed.
+    pub fn remove(&mut self, partitions: &[TopicPartition]) {
+        if let Some((slot, _)) = &self.front
+            && let Some(place) = self.assigned.iter().find(|it| Arc::ptr_eq(&it.slot, slot))
+            && partitions.contains(&place.place)
+        {
+            self.front = None;
         }
-        self.assigned = places.into_iter().map(|(place, _)| place).collect();
+        self.assigned.retain(|it| !partitions.contains(&it.place));
+        self.turn = 0;
+        self.share_among(self.assigned.len());
+    }
+
+    fn share_among(&self, count: usize) {
+        self.share.among(count, self.config.prefetch_bytes, self.config.fetch_bytes);
+        for assigned in &self.assigned {
+            assigned.slot.look_again();
+        }
+    }
+
+    fn begin(&self, place: TopicPartition, offset: u64) -> Assigned {
+        let slot = Slot::new(offset, Arc::clone(&self.news), Arc::clone(&self.share));
+        let slot = Arc::new(slot);
+        let fetcher = Fetcher {
+            client: self.client.clone(),
+            config: self.config.clone(),
+            topic: place.topic.clone(),
+            partition: place.partition,
+            slot: Arc::clone(&slot),
+            share: Arc::clone(&self.share),
+        };
+        let fetcher = tokio::spawn(fetcher.run()).abort_handle();
+        Assigned { place, slot, fetcher }
     }
 
     /// Stops reading; nothing is assigned any more.
     pub fn unassign(&mut self) {
-        self.fetchers.abort_all();
-        self.fetchers = JoinSet::new();
         self.assigned.clear();
-        self.shelf = Arc::new(Shelf::new([], 0, 0));
         self.front = None;
         self.turn = 0;
     }
@@ -181,22 +203,29 @@ impl Consumer {
     /// Waits for a chunk and puts it in front, or gives an error.
     async fn fill_front(&mut self) -> Option<Result<(), ConsumeError>> {
         loop {
-            if let Some((slot, given)) = self.shelf.take(self.turn) {
-                self.turn = (slot + 1) % self.assigned.len();
+            let count = self.assigned.len();
+            let from = self.turn;
+            let taken = (from..from + count).find_map(|at| {
+                let at = at % count;
+                Some((at, self.assigned[at].slot.take()?))
+            });
+            if let Some((at, given)) = taken {
+                self.turn = (at + 1) % count;
+                let Assigned { place, slot, .. } = &self.assigned[at];
                 match given {
                     Given::Records(chunk) => {
-                        self.front = Some((slot, chunk));
+                        self.front = Some((Arc::clone(slot), chunk));
                         return Some(Ok(()));
                     }
                     Given::Error { error, stopped } => {
-                        return Some(Err(read_error(&self.assigned[slot], error, stopped)));
+                        return Some(Err(read_error(place, error, stopped)));
                     }
                 }
             }
-            if !self.shelf.is_awaited() {
+            if !self.assigned.iter().any(|it| it.slot.place().is_awaited()) {
                 return None;
             }
-            self.shelf.news.notified().await;
+            self.news.notified().await;
         }
     }
 
@@ -211,12 +240,11 @@ impl Consumer {
         partition: u32,
         to: StartAt,
     ) -> Result<(), ConsumeError> {
-        let slot = self.slot(topic, partition)?;
-        let place = &self.assigned[slot];
+        let Assigned { place, slot, .. } = &self.assigned[self.index(topic, partition)?];
         let found = find(&self.client, place, to).await;
         let offset = found.map_err(|source| read_error(place, source, false))?;
-        self.front.take_if(|(of, _)| *of == slot);
-        self.shelf.jump(slot, offset);
+        self.front.take_if(|(of, _)| Arc::ptr_eq(of, slot));
+        slot.jump(offset);
         Ok(())
     }
 
@@ -225,13 +253,13 @@ impl Consumer {
     /// # Errors
     /// [`ConsumeError::NotAssigned`].
     pub fn pause(&mut self, topic: &str, partition: u32) -> Result<(), ConsumeError> {
-        let slot = self.slot(topic, partition)?;
-        let front = self.front.take_if(|(of, _)| *of == slot);
-        let mut places = self.shelf.places();
+        let slot = Arc::clone(self.slot(topic, partition)?);
+        let front = self.front.take_if(|(of, _)| Arc::ptr_eq(of, &slot));
+        let mut place = slot.place();
         if let Some((_, chunk)) = front {
-            places[slot].put_back(chunk);
+            place.put_back(chunk);
         }
-        places[slot].set_paused(true);
+        place.set_paused(true);
         Ok(())
     }
 
@@ -240,37 +268,39 @@ impl Consumer {
     /// # Errors
     /// [`ConsumeError::NotAssigned`].
     pub fn resume(&mut self, topic: &str, partition: u32) -> Result<(), ConsumeError> {
-        let slot = self.slot(topic, partition)?;
-        self.shelf.places()[slot].set_paused(false);
+        self.slot(topic, partition)?.place().set_paused(false);
         Ok(())
     }
 
     /// What is assigned, in order.
     #[must_use]
-    pub fn assignment(&self) -> &[TopicPartition] {
-        &self.assigned
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.assigned.iter().map(|it| it.place.clone()).collect()
     }
 
     /// The offset after the last record given out: what a group commits. `None`: not assigned.
     #[must_use]
     pub fn position(&self, topic: &str, partition: u32) -> Option<u64> {
         let slot = self.slot(topic, partition).ok()?;
-        let front = self.front.as_ref().filter(|(of, _)| *of == slot);
+        let front = self.front.as_ref().filter(|(of, _)| Arc::ptr_eq(of, slot));
         let next = front.and_then(|(_, chunk)| chunk.records.as_slice().first());
-        Some(next.map_or_else(|| self.shelf.places()[slot].offset(), |record| record.offset))
+        Some(next.map_or_else(|| slot.place().offset(), |record| record.offset))
     }
 
     /// End (exclusive) of the partition as the last fetch saw it. `None`: not fetched yet.
     #[must_use]
     pub fn high_watermark(&self, topic: &str, partition: u32) -> Option<u64> {
-        let slot = self.slot(topic, partition).ok()?;
-        self.shelf.places()[slot].high_watermark()
+        self.slot(topic, partition).ok()?.place().high_watermark()
     }
 
-    fn slot(&self, topic: &str, partition: u32) -> Result<usize, ConsumeError> {
-        let found = self
-            .assigned
-            .binary_search_by(|of| (of.topic.as_str(), of.partition).cmp(&(topic, partition)));
+    fn slot(&self, topic: &str, partition: u32) -> Result<&Arc<Slot>, ConsumeError> {
+        Ok(&self.assigned[self.index(topic, partition)?].slot)
+    }
+
+    fn index(&self, topic: &str, partition: u32) -> Result<usize, ConsumeError> {
+        let found = self.assigned.binary_search_by(|of| {
+            (of.place.topic.as_str(), of.place.partition).cmp(&(topic, partition))
+        });
         found.map_err(|_| ConsumeError::NotAssigned { topic: topic.to_owned(), partition })
     }
 }

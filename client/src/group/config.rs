@@ -28,9 +28,8 @@ pub struct GroupConfig {
     pub max_processing: Duration,
     /// Who commits, and when. Default: by itself, at least every 5 s.
     pub commit: CommitMode,
-    /// Where to begin in a partition for which the group has no offset. Default: the first record
-    /// kept.
-    pub start: StartAt,
+    /// Where to begin in a partition for which the group has no offset. Default: earliest.
+    pub start: ResetPolicy,
     /// What is told of partitions that come and go. Default: nobody.
     pub listener: Option<Listener>,
     /// How it reads.
@@ -43,8 +42,38 @@ pub enum CommitMode {
     /// By itself, for records that the application is done with: it has asked for the next one.
     /// When a partition is given up, when the consumer is closed, and else in such intervals.
     AfterProcessing(Duration),
+    /// By itself, in the background in such intervals, for all records given out, also those that
+    /// the application is still at work on: a crash may leave those out.
+    Auto(Duration),
     /// Only when [`GroupConsumer::commit`](crate::GroupConsumer::commit) is called.
     Manual,
+}
+
+/// Where a group begins in a partition for which it has no offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetPolicy {
+    /// The first record kept.
+    Earliest,
+    /// The next record appended.
+    Latest,
+    /// The first record that the leader stamped at or after this time, milliseconds since 1970.
+    EntryTime(u64),
+    /// The first record whose own timestamp is at or after this time, milliseconds since 1970.
+    EventTime(i64),
+    /// Nowhere: [`GroupConsumeError::NoOffset`](crate::GroupConsumeError::NoOffset).
+    None,
+}
+
+impl ResetPolicy {
+    pub(super) fn start(self) -> Option<StartAt> {
+        match self {
+            ResetPolicy::Earliest => Some(StartAt::Earliest),
+            ResetPolicy::Latest => Some(StartAt::Latest),
+            ResetPolicy::EntryTime(ms) => Some(StartAt::EntryTime(ms)),
+            ResetPolicy::EventTime(ms) => Some(StartAt::EventTime(ms)),
+            ResetPolicy::None => None,
+        }
+    }
 }
 
 /// What happens to partitions of a member.
@@ -94,7 +123,7 @@ impl GroupConfig {
             session_timeout: Duration::from_secs(10),
             max_processing: Duration::from_secs(5 * 60),
             commit: CommitMode::AfterProcessing(Duration::from_secs(5)),
-            start: StartAt::Earliest,
+            start: ResetPolicy::Earliest,
             listener: None,
             consumer: ConsumerConfig::default(),
         }
@@ -113,6 +142,7 @@ impl GroupConfig {
             ("session_timeout: below a second", self.session_timeout < Duration::from_secs(1)),
             ("max_processing: below a second", self.max_processing < Duration::from_secs(1)),
             ("commit: zero", self.commit == CommitMode::AfterProcessing(Duration::ZERO)),
+            ("commit: zero", self.commit == CommitMode::Auto(Duration::ZERO)),
         ];
         match wrong.iter().find(|(_, is_wrong)| *is_wrong) {
             Some((what, _)) => Err(ConnectError::InvalidConfig((*what).to_owned())),

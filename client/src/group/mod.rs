@@ -1,32 +1,40 @@
 //! Consuming in a group: records of the partitions that the group's coordinator gives this member.
 //!
 //! Heartbeats have a task of their own ([`heart`]); what they say and learn is decided in one pure
-//! place ([`membership`]). What the application sees of it happens inside its own calls: partitions
-//! come and go only while it waits for a record, when it is done with those it had before.
+//! place ([`membership`]); how far the member has come is in [`commits`], and [`process`] handles
+//! partitions side by side. What the application sees of it happens inside its own calls:
+//! partitions come and go only while it waits for a record, when it is done with those it had
+//! before.
 
+mod commits;
 mod config;
+mod error;
 mod heart;
 mod membership;
+mod process;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use quipu_proto::v1;
-use quipu_proto::v1::groups_client::GroupsClient;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use self::commits::Commits;
 use self::heart::Heart;
 use self::membership::{Assigned, Membership};
-use crate::calls::Target;
+use self::process::AtWork;
 use crate::client::{Client, millis_u32};
 use crate::consumer::{Consumer, StartAt};
-use crate::error::{CallError, Code, ConnectError, ConsumeError, ErrorCode, GroupError, Outcome};
+use crate::error::{Code, ConnectError, ConsumeError, ErrorCode};
 use crate::record::{ConsumedRecord, TopicPartition};
 
-pub use config::{CommitMode, GroupConfig, Listener, PartitionEvent};
+pub use config::{CommitMode, GroupConfig, Listener, PartitionEvent, ResetPolicy};
+pub use error::GroupConsumeError;
+pub use process::ProcessError;
 
 /// A first offset is committed so soon.
 const FIRST_COMMIT_WITHIN: Duration = Duration::from_millis(100);
@@ -60,58 +68,12 @@ pub struct GroupConsumer {
     /// What is being consumed, and of which membership.
     current: Assigned,
     incarnation: u64,
-    /// Where to go on in what was consumed, and what of it is committed.
-    positions: BTreeMap<TopicPartition, u64>,
-    committed: BTreeMap<TopicPartition, u64>,
+    commits: Arc<Commits>,
     commit_at: Instant,
-    /// The inner consumer does not read what is `current`.
-    stale: bool,
-}
-
-/// Why no record is given.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum GroupConsumeError {
-    /// A partition can't be read; the others go on.
-    #[error(transparent)]
-    Consume(#[from] ConsumeError),
-    /// The group's coordinator refused, or can't be asked.
-    #[error(transparent)]
-    Group(#[from] GroupError),
-}
-
-impl GroupConsumeError {
-    /// What happened.
-    #[must_use]
-    pub fn code(&self) -> Code {
-        match self {
-            GroupConsumeError::Consume(error) => error.code(),
-            GroupConsumeError::Group(error) => error.code(),
-        }
-    }
-
-    /// Whether it may have happened all the same.
-    #[must_use]
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            GroupConsumeError::Consume(error) => error.outcome(),
-            GroupConsumeError::Group(error) => error.outcome(),
-        }
-    }
-
-    /// The same call may succeed later without a change.
-    #[must_use]
-    pub fn retriable(&self) -> bool {
-        match self {
-            GroupConsumeError::Consume(error) => error.retriable(),
-            GroupConsumeError::Group(error) => error.retriable(),
-        }
-    }
-}
-
-impl From<CallError> for GroupConsumeError {
-    fn from(error: CallError) -> GroupConsumeError {
-        GroupConsumeError::Group(GroupError::Call(error))
-    }
+    /// What the application paused.
+    paused: BTreeSet<TopicPartition>,
+    /// What [`GroupConsumer::process`] is at work on.
+    at_work: AtWork,
 }
 
 impl GroupConsumer {
@@ -135,6 +97,11 @@ impl GroupConsumer {
         let heart = Arc::new(Heart::new(&config.group, Membership::new(said)));
         let mut task = JoinSet::new();
         task.spawn(Arc::clone(&heart).beat(client.clone()));
+        let group = config.group.clone();
+        let commits = Arc::new(Commits::new(client.clone(), group, Arc::clone(&heart)));
+        if let CommitMode::Auto(interval) = config.commit {
+            task.spawn(Arc::clone(&commits).commit_every(interval));
+        }
         Ok(GroupConsumer {
             client,
             heart,
@@ -142,10 +109,10 @@ impl GroupConsumer {
             consumer,
             current: Assigned::new(),
             incarnation: 0,
-            positions: BTreeMap::new(),
-            committed: BTreeMap::new(),
+            commits,
             commit_at: Instant::now() + commit_interval(config.commit),
-            stale: false,
+            paused: BTreeSet::new(),
+            at_work: AtWork::new(),
             config,
         })
     }
@@ -161,29 +128,88 @@ impl GroupConsumer {
     /// process with its instance id has replaced is refused for good.
     pub async fn next(&mut self) -> Result<ConsumedRecord, GroupConsumeError> {
         loop {
-            if let Some(error) = self.heart.ended() {
-                self.lose();
-                return Err(error.into());
-            }
-            self.follow_assignment().await?;
-            if Instant::now() >= self.commit_at {
-                self.commit_by_itself().await?;
-            }
-            let consumer = &mut self.consumer;
-            let record = async {
-                match consumer.next().await {
-                    Some(record) => record,
-                    // Nothing is assigned, or all of it is paused or stopped.
-                    None => std::future::pending().await,
-                }
-            };
+            self.keep_up().await?;
             tokio::select! {
                 biased;
                 () = self.heart.news.notified() => {}
                 () = sleep_until(self.commit_at) => {}
-                record = record => return Ok(record?),
+                record = next(&mut self.consumer) => {
+                    let record = record?;
+                    self.given(&record);
+                    return Ok(record);
+                }
             }
         }
+    }
+
+    /// As [`GroupConsumer::next`]: the next records of one partition, at least one, as many as were
+    /// fetched together.
+    ///
+    /// # Errors
+    /// As [`GroupConsumer::next`].
+    pub async fn next_batch(&mut self) -> Result<Vec<ConsumedRecord>, GroupConsumeError> {
+        loop {
+            self.keep_up().await?;
+            tokio::select! {
+                biased;
+                () = self.heart.news.notified() => {}
+                () = sleep_until(self.commit_at) => {}
+                records = next_batch(&mut self.consumer) => {
+                    let records = records?;
+                    records.last().into_iter().for_each(|last| self.given(last));
+                    return Ok(records);
+                }
+            }
+        }
+    }
+
+    /// What happens between two records: the assignment is followed, what is due is committed.
+    async fn keep_up(&mut self) -> Result<(), GroupConsumeError> {
+        if let Some(error) = self.heart.ended() {
+            self.lose();
+            return Err(error.into());
+        }
+        self.follow_assignment().await?;
+        if Instant::now() >= self.commit_at {
+            self.commit_by_itself().await?;
+        }
+        Ok(())
+    }
+
+    /// The record was given out.
+    fn given(&self, record: &ConsumedRecord) {
+        if let CommitMode::Auto(_) = self.config.commit {
+            let place = TopicPartition::new(record.topic.clone(), record.partition);
+            self.commits.done(&place, record.offset + 1);
+        }
+    }
+
+    /// The records as a stream; as [`GroupConsumer::next`], asked again and again. After an error
+    /// that is not retriable it ends. Dropping it loses no record.
+    ///
+    /// What the stream is asked for ahead of being handled (`buffered` and the like) counts as
+    /// handled: commit with [`CommitMode::Manual`] then, or use [`GroupConsumer::process`].
+    ///
+    /// ```no_run
+    /// # use futures::TryStreamExt as _;
+    /// # async fn example(
+    /// #     mut consumer: quipu_client::GroupConsumer,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut records = consumer.records();
+    /// while let Some(record) = records.try_next().await? {
+    ///     println!("{}/{}", record.partition, record.offset);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn records(&mut self) -> BoxStream<'_, Result<ConsumedRecord, GroupConsumeError>> {
+        let records = futures::stream::unfold(Some(self), |consumer| async move {
+            let consumer = consumer?;
+            let next = consumer.next().await;
+            let goes_on = next.as_ref().map_or_else(GroupConsumeError::retriable, |_| true);
+            Some((next, goes_on.then_some(consumer)))
+        });
+        Box::pin(records)
     }
 
     /// Commits everything given out by [`GroupConsumer::next`], the last record included.
@@ -191,8 +217,22 @@ impl GroupConsumer {
     /// # Errors
     /// The coordinator's refusal: `UNKNOWN_MEMBER` and the like if the session has ended.
     pub async fn commit(&mut self) -> Result<(), GroupConsumeError> {
-        let places: Vec<TopicPartition> = self.current.keys().cloned().collect();
-        self.commit_for(&places).await
+        self.note_positions();
+        Ok(self.commits.commit(None).await?)
+    }
+
+    /// What [`GroupConsumer::commit`] would commit now.
+    #[must_use]
+    pub fn uncommitted(&self) -> Vec<crate::GroupOffset> {
+        self.note_positions();
+        self.commits.uncommitted()
+    }
+
+    /// Member id and generation, as the coordinator knows them. `None`: it is no member yet, or not
+    /// any more.
+    #[must_use]
+    pub fn member(&self) -> Option<(String, i64)> {
+        self.heart.membership().committer()
     }
 
     /// What this member consumes, in order.
@@ -212,7 +252,9 @@ impl GroupConsumer {
     /// # Errors
     /// [`ConsumeError::NotAssigned`].
     pub fn pause(&mut self, topic: &str, partition: u32) -> Result<(), ConsumeError> {
-        self.consumer.pause(topic, partition)
+        self.consumer.pause(topic, partition)?;
+        self.paused.insert(TopicPartition::new(topic, partition));
+        Ok(())
     }
 
     /// Undoes [`GroupConsumer::pause`].
@@ -220,7 +262,16 @@ impl GroupConsumer {
     /// # Errors
     /// [`ConsumeError::NotAssigned`].
     pub fn resume(&mut self, topic: &str, partition: u32) -> Result<(), ConsumeError> {
+        let place = TopicPartition::new(topic, partition);
+        self.paused.remove(&place);
+        if self.at_work.contains_key(&place) {
+            return Ok(());
+        }
         self.consumer.resume(topic, partition)
+    }
+
+    fn is_paused(&self, topic: &str, partition: u32) -> bool {
+        self.paused.iter().any(|it| it.topic == topic && it.partition == partition)
     }
 
     /// Commits what is processed, unless commits are manual, and leaves: the others have its
@@ -230,10 +281,13 @@ impl GroupConsumer {
     /// # Errors
     /// That of the commit; it leaves nevertheless.
     pub async fn close(mut self) -> Result<(), GroupConsumeError> {
-        let committed = match self.config.commit {
-            CommitMode::AfterProcessing(_) => self.commit().await,
-            CommitMode::Manual => Ok(()),
-        };
+        let committed = if self.commits_itself() { self.commit().await } else { Ok(()) };
+        self.leave().await;
+        committed
+    }
+
+    /// As [`GroupConsumer::close`], without a commit: what is not committed yet is given to others.
+    pub async fn leave(mut self) {
         self.task.shutdown().await;
         let farewell = self.heart.membership().farewell();
         if self.heart.membership().committer().is_some() {
@@ -242,98 +296,94 @@ impl GroupConsumer {
                 tracing::debug!(%error, "leaving the group failed; its session will end");
             }
         }
-        committed
+    }
+
+    /// What is consumed belongs to an earlier membership.
+    fn is_another_membership(&self) -> bool {
+        self.heart.membership().incarnation() != self.incarnation
+    }
+
+    /// What is consumed and should not be any more.
+    fn revoked(&self) -> Vec<TopicPartition> {
+        let membership = self.heart.membership();
+        let assigned = membership.assigned();
+        let goes = |(place, id): &(&TopicPartition, &Bytes)| assigned.get(*place) != Some(*id);
+        self.current.iter().filter(goes).map(|(place, _)| place.clone()).collect()
     }
 
     /// Makes what is consumed what should be.
     async fn follow_assignment(&mut self) -> Result<(), GroupConsumeError> {
-        let (incarnation, assigned) = {
-            let membership = self.heart.membership();
-            (membership.incarnation(), membership.assigned().clone())
-        };
-        if incarnation != self.incarnation {
+        if self.is_another_membership() {
             self.lose();
-            self.incarnation = incarnation;
         }
-        if assigned == self.current && !self.stale {
-            return Ok(());
-        }
-        let is_kept = |(place, id): &(&TopicPartition, &Bytes)| assigned.get(*place) == Some(*id);
-        let revoked: Vec<TopicPartition> =
-            self.current.iter().filter(|it| !is_kept(it)).map(|(place, _)| place.clone()).collect();
+        let revoked = self.revoked();
         if !revoked.is_empty() {
-            self.give_up(&revoked).await?;
+            self.give_up(&revoked).await;
         }
-        let added: Vec<TopicPartition> =
-            assigned.keys().filter(|place| !self.current.contains_key(*place)).cloned().collect();
-        self.begin(&added, assigned).await
+        let added: Vec<(TopicPartition, Bytes)> = {
+            let membership = self.heart.membership();
+            let assigned = membership.assigned().iter();
+            let is_new =
+                |(place, _): &(&TopicPartition, &Bytes)| !self.current.contains_key(*place);
+            assigned.filter(is_new).map(|(place, id)| (place.clone(), id.clone())).collect()
+        };
+        if added.is_empty() { Ok(()) } else { self.begin(added).await }
     }
 
     /// Ends work on partitions that go to others.
-    async fn give_up(&mut self, revoked: &[TopicPartition]) -> Result<(), GroupConsumeError> {
+    async fn give_up(&mut self, revoked: &[TopicPartition]) {
         self.tell(PartitionEvent::Revoked(revoked));
-        if let CommitMode::AfterProcessing(_) = self.config.commit {
-            match self.commit_for(revoked).await {
-                Ok(()) => {}
-                // Its next owner repeats what could not be committed.
-                Err(error) => tracing::warn!(%error, "partitions are given up uncommitted"),
+        if self.commits_itself() {
+            self.note_positions();
+            // Its next owner repeats what could not be committed.
+            if let Err(error) = self.commits.commit(Some(revoked)).await {
+                tracing::warn!(%error, "partitions are given up uncommitted");
             }
         }
-        self.note_positions();
-        for place in revoked {
-            self.current.remove(place);
-            self.positions.remove(place);
-            self.committed.remove(place);
-        }
-        self.restart().await?;
+        self.consumer.remove(revoked);
+        self.commits.forget(revoked);
+        self.paused.retain(|place| !revoked.contains(place));
+        self.current.retain(|place, _| !revoked.contains(place));
         self.heart.membership().gave_up(revoked);
         self.heart.report.notify_one();
-        Ok(())
     }
 
-    /// Begins with partitions that are this member's now.
+    /// Begins with partitions that are this member's now. The others go on as they were.
     async fn begin(
         &mut self,
-        added: &[TopicPartition],
-        assigned: Assigned,
+        added: Vec<(TopicPartition, Bytes)>,
     ) -> Result<(), GroupConsumeError> {
-        self.note_positions();
-        let offsets = match added {
-            [] => Vec::new(),
-            added => self.client.groups().fetch(&self.config.group, added).await?,
+        let places: Vec<TopicPartition> = added.iter().map(|(place, _)| place.clone()).collect();
+        let offsets = self.client.groups().fetch(&self.config.group, &places).await?;
+        let committed = |place: &TopicPartition| {
+            let is_it = |it: &&crate::GroupOffset| {
+                it.topic == place.topic && it.partition == place.partition
+            };
+            offsets.iter().find(is_it).map(|it| it.offset)
         };
-        for offset in offsets {
-            let place = TopicPartition { topic: offset.topic, partition: offset.partition };
-            self.positions.insert(place.clone(), offset.offset);
-            self.committed.insert(place, offset.offset);
+        let mut starts = Vec::with_capacity(added.len());
+        for place in &places {
+            let at = committed(place).map(StartAt::Offset).or_else(|| self.config.start.start());
+            let Some(at) = at else {
+                let TopicPartition { topic, partition } = place.clone();
+                let group = self.config.group.clone();
+                return Err(GroupConsumeError::NoOffset { group, topic, partition });
+            };
+            starts.push((place.topic.clone(), place.partition, at));
         }
-        let before = std::mem::replace(&mut self.current, assigned);
-        if let Err(error) = self.restart().await {
-            // Tried again by the next call.
-            self.current = before;
-            return Err(error);
+        self.consumer.add(starts).await?;
+        let mut is_first = false;
+        for (place, topic_id) in added {
+            let committed = committed(&place);
+            is_first |= committed.is_none();
+            self.commits.begin(place.clone(), topic_id.clone(), committed);
+            self.current.insert(place, topic_id);
         }
-        let commits_itself = self.config.commit != CommitMode::Manual;
-        if commits_itself && added.iter().any(|place| !self.committed.contains_key(place)) {
+        if self.commits_itself() && is_first {
             // Or who follows would look for the start anew, perhaps behind what was appended since.
             self.commit_at = self.commit_at.min(Instant::now() + FIRST_COMMIT_WITHIN);
         }
-        if !added.is_empty() {
-            self.tell(PartitionEvent::Assigned(added));
-        }
-        Ok(())
-    }
-
-    /// Reads what is consumed, each partition from where it was.
-    async fn restart(&mut self) -> Result<(), GroupConsumeError> {
-        let start = |place: &TopicPartition| {
-            self.positions.get(place).map_or(self.config.start, |at| StartAt::Offset(*at))
-        };
-        let places = self.current.keys();
-        let places = places.map(|it| (it.topic.clone(), it.partition, start(it))).collect();
-        self.stale = true;
-        self.consumer.assign(places).await?;
-        self.stale = false;
+        self.tell(PartitionEvent::Assigned(&places));
         Ok(())
     }
 
@@ -344,24 +394,33 @@ impl GroupConsumer {
             self.tell(PartitionEvent::Lost(&lost));
         }
         self.consumer.unassign();
-        self.stale = false;
         self.current.clear();
-        self.positions.clear();
-        self.committed.clear();
+        self.paused.clear();
+        self.at_work.clear();
+        self.incarnation = self.heart.membership().incarnation();
+        self.commits.begin_anew(self.incarnation);
     }
 
-    fn note_positions(&mut self) {
-        // What is not read has no position but the one noted before.
-        for place in self.current.keys().filter(|_| !self.stale) {
-            if let Some(offset) = self.consumer.position(&place.topic, place.partition) {
-                self.positions.insert(place.clone(), offset);
+    /// Takes down what the application is done with.
+    fn note_positions(&self) {
+        for place in self.current.keys() {
+            let offset = match self.at_work.get(place) {
+                Some(work) => Some(work.done()),
+                None => self.consumer.position(&place.topic, place.partition),
+            };
+            if let Some(offset) = offset {
+                self.commits.done(place, offset);
             }
         }
     }
 
+    fn commits_itself(&self) -> bool {
+        self.config.commit != CommitMode::Manual
+    }
+
     async fn commit_by_itself(&mut self) -> Result<(), GroupConsumeError> {
         self.commit_at = Instant::now() + commit_interval(self.config.commit);
-        if self.config.commit == CommitMode::Manual {
+        if !self.commits_itself() {
             return Ok(());
         }
         match self.commit().await {
@@ -371,56 +430,6 @@ impl GroupConsumer {
         }
     }
 
-    async fn commit_for(&mut self, places: &[TopicPartition]) -> Result<(), GroupConsumeError> {
-        self.note_positions();
-        let committer = {
-            let membership = self.heart.membership();
-            let of_now = membership.incarnation() == self.incarnation;
-            membership.committer().filter(|_| of_now).map(|by| (by, membership.assigned().clone()))
-        };
-        let Some(((member_id, generation), assigned)) = committer else {
-            return if self.current.is_empty() { Ok(()) } else { Err(not_a_member().into()) };
-        };
-        let offsets: Vec<(TopicPartition, u64)> = places
-            .iter()
-            // A topic that was made again does not take the offsets of the one before.
-            .filter(|place| {
-                assigned.get(*place).is_none_or(|id| self.current.get(*place) == Some(id))
-            })
-            .filter(|place| self.committed.get(*place) != self.positions.get(*place))
-            .filter_map(|place| Some((place.clone(), *self.positions.get(place)?)))
-            .collect();
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let request = v1::CommitOffsetsRequest {
-            group: self.config.group.clone(),
-            offsets: offsets
-                .iter()
-                .map(|(place, offset)| v1::GroupOffset {
-                    topic: place.topic.clone(),
-                    partition: place.partition,
-                    offset: *offset,
-                    ..v1::GroupOffset::default()
-                })
-                .collect(),
-            timeout_ms: self.client.shared.request_timeout_ms(),
-            member_id,
-            generation,
-            ..v1::CommitOffsetsRequest::default()
-        };
-        let shared = &self.client.shared;
-        let target = Target::Coordinator(self.config.group.clone());
-        shared
-            .call(&target, shared.patience(true), |channel| {
-                let request = request.clone();
-                async move { GroupsClient::new(channel).commit_offsets(request).await }
-            })
-            .await?;
-        self.committed.extend(offsets);
-        Ok(())
-    }
-
     fn tell(&self, event: PartitionEvent<'_>) {
         if let Some(listener) = &self.config.listener {
             listener.tell(event);
@@ -428,14 +437,20 @@ impl GroupConsumer {
     }
 }
 
-/// What the coordinator would say, if it were asked under the old member id.
-fn not_a_member() -> CallError {
-    CallError::of_node(v1::Error {
-        code: ErrorCode::UnknownMember.into(),
-        outcome: v1::Outcome::Definite.into(),
-        message: "the session has ended; what was not committed is given to others".to_owned(),
-        ..v1::Error::default()
-    })
+async fn next(consumer: &mut Consumer) -> Result<ConsumedRecord, ConsumeError> {
+    match consumer.next().await {
+        Some(record) => record,
+        // Nothing is assigned, or all of it is at work, paused or stopped.
+        None => std::future::pending().await,
+    }
+}
+
+/// As [`next`], of several records.
+async fn next_batch(consumer: &mut Consumer) -> Result<Vec<ConsumedRecord>, ConsumeError> {
+    match consumer.next_batch().await {
+        Some(records) => records,
+        None => std::future::pending().await,
+    }
 }
 
 /// The coordinator says that the partitions are others' now.
@@ -453,7 +468,7 @@ fn is_lost(error: &GroupConsumeError) -> bool {
 /// Manual commits are never due.
 fn commit_interval(mode: CommitMode) -> Duration {
     match mode {
-        CommitMode::AfterProcessing(interval) => interval,
+        CommitMode::AfterProcessing(interval) | CommitMode::Auto(interval) => interval,
         CommitMode::Manual => Duration::from_secs(365 * 24 * 60 * 60),
     }
 }

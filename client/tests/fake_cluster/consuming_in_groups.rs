@@ -12,9 +12,12 @@ use tokio::time::timeout;
 use crate::fake::{FakeCluster, settle};
 
 /// "assigned 0 1", "revoked 1", "lost 0".
-type Events = Arc<Mutex<Vec<String>>>;
+pub(crate) type Events = Arc<Mutex<Vec<String>>>;
 
-async fn consumer(cluster: &FakeCluster, config: GroupConfig) -> (GroupConsumer, Events) {
+pub(crate) async fn consumer(
+    cluster: &FakeCluster,
+    config: GroupConfig,
+) -> (GroupConsumer, Events) {
     let events = Events::default();
     let noted = events.clone();
     let listener = Listener::new(move |event| {
@@ -30,13 +33,13 @@ async fn consumer(cluster: &FakeCluster, config: GroupConfig) -> (GroupConsumer,
     (cluster.client().await.group_consumer(config).unwrap(), events)
 }
 
-fn config() -> GroupConfig {
+pub(crate) fn config() -> GroupConfig {
     let commit = CommitMode::AfterProcessing(Duration::from_secs(1));
     GroupConfig { commit, ..GroupConfig::new("g", ["t"]) }
 }
 
 /// Partition n gets the values "n-0" to "n-9".
-fn filled(partitions: usize) -> FakeCluster {
+pub(crate) fn filled(partitions: usize) -> FakeCluster {
     let cluster = FakeCluster::start(partitions);
     for number in 0..partitions {
         cluster.partition(number, |partition| {
@@ -48,11 +51,11 @@ fn filled(partitions: usize) -> FakeCluster {
     cluster
 }
 
-fn assign(cluster: &FakeCluster, generation: i64, partitions: &[u32]) {
+pub(crate) fn assign(cluster: &FakeCluster, generation: i64, partitions: &[u32]) {
     cluster.state().assignment = (generation, partitions.to_vec());
 }
 
-async fn take(consumer: &mut GroupConsumer, count: usize) -> Vec<String> {
+pub(crate) async fn take(consumer: &mut GroupConsumer, count: usize) -> Vec<String> {
     let mut values = Vec::new();
     for _ in 0..count {
         let record = consumer.next().await.unwrap();
@@ -61,23 +64,23 @@ async fn take(consumer: &mut GroupConsumer, count: usize) -> Vec<String> {
     values
 }
 
-async fn nothing_more(consumer: &mut GroupConsumer, within: Duration) {
+pub(crate) async fn nothing_more(consumer: &mut GroupConsumer, within: Duration) {
     assert!(timeout(within, consumer.next()).await.is_err());
 }
 
-fn owned(cluster: &FakeCluster) -> Vec<u32> {
+pub(crate) fn owned(cluster: &FakeCluster) -> Vec<u32> {
     let state = cluster.state();
     let last = state.heartbeats.last().expect("it beats");
     last.owned.iter().flat_map(|part| part.partitions.clone()).collect()
 }
 
-fn committed(cluster: &FakeCluster) -> Vec<(u32, u64)> {
+pub(crate) fn committed(cluster: &FakeCluster) -> Vec<(u32, u64)> {
     let state = cluster.state();
     let group = state.groups.get("g").into_iter().flatten();
     group.map(|((_, partition), offset)| (*partition, offset.offset)).collect()
 }
 
-fn values(partition: u32, offsets: std::ops::Range<u64>) -> Vec<String> {
+pub(crate) fn values(partition: u32, offsets: std::ops::Range<u64>) -> Vec<String> {
     offsets.map(|offset| format!("{partition}-{offset}")).collect()
 }
 

@@ -8,7 +8,7 @@ use quipu_client::{
 };
 use tokio::time::Instant;
 
-use crate::fake::{FakeCluster, Fate, address, refusal, unknown};
+use crate::fake::{FakeCluster, Fate, address, final_refusal, refusal, unknown};
 
 fn at(partition: u32, offset: u64) -> GroupOffset {
     GroupOffset::new("t", partition, offset)
@@ -80,9 +80,37 @@ async fn the_lag_counts_what_is_still_there() {
     let gone = GroupOffset::new("gone", 0, 9);
     groups.commit("g", vec![at(0, 1), at(1, 1), gone]).await.unwrap();
     let lags = groups.lag("g").await.unwrap();
-    let lags: Vec<(u32, u64, u64)> =
-        lags.iter().map(|lag| (lag.partition, lag.high_watermark, lag.lag)).collect();
-    assert_eq!(lags, [(0, 4, 3), (1, 4, 1)]);
+    assert_eq!(lags[0].topic, "gone");
+    let lags: Vec<_> =
+        lags.iter().map(|lag| (lag.partition, lag.high_watermark, lag.lag, lag.lag_time)).collect();
+    let seconds = |count| Some(Duration::from_secs(count));
+    let (of_0, of_1) = ((0, Some(4), Some(3), seconds(3)), (1, Some(4), Some(1), seconds(1)));
+    assert_eq!(lags, [(0, None, None, None), of_0, of_1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_groups_are_listed_page_by_page() {
+    let cluster = FakeCluster::start(1);
+    let groups = cluster.client().await.groups();
+    for group in ["e", "c", "a", "d", "b"] {
+        groups.commit(group, vec![at(0, 1)]).await.unwrap();
+    }
+    assert_eq!(groups.list().await.unwrap(), ["a", "b", "c", "d", "e"]);
+    let page = groups.list_page("b", 1).await.unwrap();
+    assert_eq!((page.groups, page.more), (vec!["c".to_owned()], true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_beyond_the_end_tells_the_end() {
+    let cluster = FakeCluster::start(1);
+    let groups = cluster.client().await.groups();
+    let beyond = final_refusal(ErrorCode::OffsetBeyondEnd);
+    let beyond = quipu_proto::v1::Error { high_watermark: Some(3), ..beyond };
+    cluster.decide([Fate::Refused(beyond)]);
+    let error = groups.commit("g", vec![at(0, 4)]).await.unwrap_err();
+    assert!(matches!(error, GroupError::OffsetBeyondEnd { end_offset: 3, .. }), "{error:?}");
+    assert_eq!(error.outcome(), Outcome::Definite);
+    assert!(!error.retriable());
 }
 
 #[tokio::test(start_paused = true)]

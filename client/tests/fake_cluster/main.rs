@@ -11,6 +11,8 @@ mod calls;
 mod consuming;
 mod consuming_in_groups;
 mod fake;
+mod group_processing;
 mod groups_and_admin;
 mod producing;
 mod random_trouble;
+mod worked_example;

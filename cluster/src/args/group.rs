@@ -1,15 +1,25 @@
 //! `quipu group …`.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 
+use super::values;
 use crate::position::{self, Position};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum GroupCommand {
     /// List the groups
     Ls,
-    /// Show a group's offsets and how far they lie behind the ends of the partitions
+    /// Show a group's members, its offsets, and how far it is behind
     Describe {
+        /// The group
+        group: String,
+    },
+    /// Show how far a group is behind: records, and how long the first of them has been waiting
+    Lag(LagArgs),
+    /// Show who is in a group, and which partitions each has
+    Members {
         /// The group
         group: String,
     },
@@ -25,6 +35,17 @@ pub(crate) enum GroupCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// Show how far a group is behind: records, and how long the first of them has been waiting
+#[derive(Debug, clap::Args)]
+pub(crate) struct LagArgs {
+    /// The group
+    pub(crate) group: String,
+    /// Again and again until interrupted, in such intervals [default: 1s]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1s",
+        value_parser = values::duration)]
+    pub(crate) watch: Option<Duration>,
 }
 
 #[derive(Debug, clap::Args)]

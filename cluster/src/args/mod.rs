@@ -4,6 +4,7 @@
 mod append;
 mod bench;
 mod cluster;
+mod consume;
 mod demo;
 mod group;
 mod node;
@@ -23,8 +24,9 @@ pub(crate) use bench::{
     TopicArgs, ValueArgs,
 };
 pub(crate) use cluster::{ClusterCommand, DownArgs, UpArgs};
+pub(crate) use consume::ConsumeArgs;
 pub(crate) use demo::DemoArgs;
-pub(crate) use group::{CommitArgs, GroupCommand, SeekArgs};
+pub(crate) use group::{CommitArgs, GroupCommand, LagArgs, SeekArgs};
 pub(crate) use node::{NodeCommand, WaitArgs};
 pub(crate) use partition::PartitionCommand;
 pub(crate) use read::{DEFAULT_FORMAT, LevelArg, ReadArgs};
@@ -93,7 +95,7 @@ pub(crate) enum OutputForm {
     Table,
     /// One object a line with stable keys (docs/cli.md).
     Json,
-    /// Only with `read`: each record as the CloudEvent that was appended.
+    /// Only with `read` and `consume`: each record as the CloudEvent that was appended.
     Cloudevents,
 }
 
@@ -109,7 +111,9 @@ pub(crate) enum Command {
     Append(AppendArgs),
     /// Read records, each partition in its order
     Read(ReadArgs),
-    /// What groups have consumed: list, describe, commit, seek
+    /// Consume topics together with the other members of a group
+    Consume(ConsumeArgs),
+    /// Groups: list, describe, how far behind, members, commit, seek, delete
     #[command(subcommand)]
     Group(GroupCommand),
     /// One partition's replicas and leader
@@ -161,6 +165,7 @@ mod tests {
         expect_file!["expected/quipu.txt"].assert_eq(&help(&[]));
         expect_file!["expected/append.txt"].assert_eq(&help(&["append"]));
         expect_file!["expected/read.txt"].assert_eq(&help(&["read"]));
+        expect_file!["expected/consume.txt"].assert_eq(&help(&["consume"]));
         expect_file!["expected/cluster.txt"].assert_eq(&help(&["cluster"]));
     }
 
@@ -178,6 +183,10 @@ mod tests {
         for line in [
             "quipu append t --key k --key-path .subject",
             "quipu append t --expect-end 3",
+            "quipu consume t",
+            "quipu consume --group g",
+            "quipu consume t --group g --idle-exit 5",
+            "quipu consume t --group g --from 17",
             "quipu read t -f %s -o",
             "quipu read t --follow --to 5",
             "quipu read t --level bounded",

@@ -1,5 +1,9 @@
 //! Readers of single values on the command line: addresses, settings, sizes, names.
 
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
 /// `NAME=VALUE` of a topic's settings. An empty value stands for the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
@@ -54,9 +58,26 @@ pub(super) fn bytes(text: &str) -> Result<u32, String> {
     number.checked_mul(unit_bytes).filter(|bytes| (1..=1 << 30).contains(bytes)).ok_or_else(refused)
 }
 
+/// A time of a millisecond or more: `500ms`, `5s`, `2m`, `1h30m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let time = text.parse::<SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
+    let time = time.filter(|it| *it >= Duration::from_millis(1));
+    time.ok_or_else(|| "want a time, for example 500ms, 5s or 2m".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_has_a_unit() {
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5_400)));
+        for text in ["", "5", "0s", "-5s", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn an_address_needs_a_host_and_a_port() {

@@ -5,10 +5,12 @@ mod bench;
 mod cluster;
 mod completions;
 mod confirm;
+mod consume;
 mod group;
 mod node;
 mod offsets;
 mod partition;
+mod printer;
 mod read;
 mod topic;
 
@@ -24,15 +26,16 @@ use crate::local::ports::BASE_PORT;
 /// Does what the command line says.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     let Cli { global, command } = cli;
-    let is_read = matches!(command, Command::Read(_));
-    if global.output == OutputForm::Cloudevents && !is_read {
-        return usage("-o cloudevents is a form of records, only `quipu read` prints them");
+    let prints_records = matches!(command, Command::Read(_) | Command::Consume(_));
+    if global.output == OutputForm::Cloudevents && !prints_records {
+        return usage("-o cloudevents is a form of records; `quipu read` and `consume` print them");
     }
     match command {
         Command::Cluster(command) => Box::pin(cluster::run(&global, command)).await,
         Command::Topic(command) => Box::pin(topic::run(&global, command)).await,
         Command::Append(args) => Box::pin(append::run(&global, args)).await,
         Command::Read(args) => Box::pin(read::run(&global, args)).await,
+        Command::Consume(args) => Box::pin(consume::run(&global, args)).await,
         Command::Group(command) => Box::pin(group::run(&global, command)).await,
         Command::Partition(command) => Box::pin(partition::run(&global, command)).await,
         Command::Node(command) => Box::pin(node::run(&global, command)).await,

@@ -3,7 +3,6 @@
 //! Without `--follow` each partition is fetched from its start to its end by a task of its own
 //! that reads a little ahead; with it, a consumer of the client library waits for more.
 
-use std::io::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +16,10 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::args::{DEFAULT_FORMAT, GlobalArgs, LevelArg, OutputForm, ReadArgs};
+use crate::args::{GlobalArgs, LevelArg, ReadArgs};
+use crate::commands::printer::{self, Printer};
 use crate::commands::{connect, offsets};
-use crate::failure::usage;
-use crate::output::PipeClosed;
-use crate::output::record::RecordFormat;
 use crate::position::Position;
-
-/// What is kept back before it is written to stdout.
-const OUT_BYTES: usize = 256 << 10;
 
 /// Fetches that wait to be printed, all partitions together; each holds about [`FETCH_BYTES`].
 const FETCHES_WAITING: usize = 8;
@@ -43,30 +37,14 @@ const FETCH_WAIT: Duration = Duration::from_millis(500);
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(global: &GlobalArgs, args: ReadArgs) -> anyhow::Result<()> {
-    let format = format(global, &args)?;
+    let format = printer::format(global.output, args.format.as_ref())?;
     let client = connect(global).await?;
     let partitions = offsets::partitions(&client, &args.topic, &args.partitions).await?;
-    let printer = Printer { format, left: args.count, out: Vec::new() };
+    let printer = Printer::new(format, args.count);
     if args.follow {
         return follow(&client, &args, &partitions, printer).await;
     }
     read_to_end(&client, &args, &partitions, printer).await
-}
-
-/// The form of records. A format of the caller's and a form by name exclude each other.
-fn format(global: &GlobalArgs, args: &ReadArgs) -> anyhow::Result<RecordFormat> {
-    match (global.output, &args.format) {
-        (OutputForm::Table, Some(template)) => Ok(RecordFormat::Template(template.clone())),
-        (OutputForm::Table, None) => {
-            let default = DEFAULT_FORMAT.parse().context("the default format")?;
-            Ok(RecordFormat::Template(default))
-        }
-        (OutputForm::Json, None) => Ok(RecordFormat::Json),
-        (OutputForm::Cloudevents, None) => Ok(RecordFormat::CloudEvents),
-        (OutputForm::Json | OutputForm::Cloudevents, Some(_)) => {
-            usage("-f and -o both say how to print a record; give one of them")
-        }
-    }
 }
 
 fn level(arg: LevelArg) -> ReadLevel {
@@ -74,47 +52,6 @@ fn level(arg: LevelArg) -> ReadLevel {
         LevelArg::Linearizable => ReadLevel::Linearizable,
         LevelArg::Committed => ReadLevel::Committed,
         LevelArg::Bounded(ms) => ReadLevel::Bounded(Duration::from_millis(ms.into())),
-    }
-}
-
-/// Prints records until there are enough.
-struct Printer {
-    format: RecordFormat,
-    /// How many may still be printed; `None`: all.
-    left: Option<u64>,
-    out: Vec<u8>,
-}
-
-impl Printer {
-    fn is_done(&self) -> bool {
-        self.left == Some(0)
-    }
-
-    fn print(&mut self, records: &[ConsumedRecord]) -> anyhow::Result<()> {
-        for record in records {
-            if self.is_done() {
-                return Ok(());
-            }
-            self.format.print(record, &mut self.out).with_context(|| {
-                format!("{}/{}:{}", record.topic, record.partition, record.offset)
-            })?;
-            self.left = self.left.map(|left| left - 1);
-            if self.out.len() >= OUT_BYTES {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
-        let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(&self.out).and_then(|()| stdout.flush());
-        self.out.clear();
-        match written {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(PipeClosed.into()),
-            Err(error) => Err(error).context("can't write to stdout"),
-        }
     }
 }
 
@@ -274,45 +211,4 @@ async fn follow(
         printer.flush()?;
     }
     printer.flush()
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-    use crate::args::{Cli, Command};
-
-    fn format_of(line: &str) -> anyhow::Result<RecordFormat> {
-        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
-        let Command::Read(args) = cli.command else { panic!("not read") };
-        format(&cli.global, &args)
-    }
-
-    #[test]
-    fn a_format_and_a_form_exclude_each_other() {
-        assert_eq!(format_of("quipu read t -o json").unwrap(), RecordFormat::Json);
-        assert_eq!(format_of("quipu read t -o cloudevents").unwrap(), RecordFormat::CloudEvents);
-        let both = format_of("quipu read t -o json -f %s").unwrap_err();
-        assert_eq!(crate::failure::exit_code(&both), 2);
-    }
-
-    #[test]
-    fn the_printer_stops_after_the_wanted_count() {
-        let record = |offset| ConsumedRecord {
-            topic: "t".to_owned(),
-            partition: 0,
-            offset,
-            timestamp_ms: 0,
-            key: None,
-            value: None,
-            headers: Vec::new(),
-            leader_epoch: 1,
-        };
-        let format = format_of("quipu read t -f %o,").unwrap();
-        let mut printer = Printer { format, left: Some(2), out: Vec::new() };
-        printer.print(&[record(0), record(1), record(2)]).unwrap();
-        assert!(printer.is_done());
-        assert_eq!(printer.out, b"0,1,");
-    }
 }

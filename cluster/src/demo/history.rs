@@ -15,12 +15,32 @@ pub(crate) struct History {
     pub(crate) consumed: Vec<Found>,
     /// What a fresh linearizable read got at the end, in the order of delivery.
     pub(crate) read: Vec<Found>,
+    /// What the group's members printed.
+    pub(crate) group: GroupHistory,
     /// When which node was killed.
     pub(crate) kill: Option<Kill>,
     /// Nodes that hold a replica of every partition.
     pub(crate) nodes: Vec<u64>,
     /// What each of them said of its replicas at the end.
     pub(crate) replicas: Vec<ReplicaAnswer>,
+}
+
+/// What the members of the group printed while nodes and one of themselves were killed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GroupHistory {
+    /// In the order in which the lines were read, those of one member in its own order.
+    pub(crate) reads: Vec<GroupRead>,
+    /// The member that was killed.
+    pub(crate) killed: Option<usize>,
+}
+
+/// One line of one member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GroupRead {
+    /// From 1.
+    pub(crate) member: usize,
+    pub(crate) partition: u32,
+    pub(crate) offset: u64,
 }
 
 /// A record by what it holds.

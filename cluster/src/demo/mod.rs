@@ -2,6 +2,7 @@
 //!
 //! - `events`: what is appended; `schedule`: when;
 //! - `nodes`: the processes, which end with the demo however it ends;
+//! - `group`: three consumers that share the topic, one of which is killed;
 //! - `workload`: appends and consumes, and breaks a node meanwhile;
 //! - `progress`: the live line, which is only for the eye;
 //! - `answers`: what a fresh reader and the replicas say at the end;
@@ -10,6 +11,7 @@
 mod answers;
 mod content;
 mod events;
+mod group;
 mod history;
 mod nodes;
 mod progress;
@@ -24,6 +26,7 @@ use quipu_client::{Client, ClientConfig, NewTopic};
 use serde_json::json;
 
 use crate::args::{DemoArgs, GlobalArgs, OutputForm};
+use crate::demo::group::DemoGroup;
 use crate::demo::nodes::DemoNodes;
 use crate::demo::progress::Progress;
 use crate::demo::verdict::{Verdict, judge};
@@ -66,6 +69,7 @@ async fn run_to_verdict(global: &GlobalArgs, args: DemoArgs) -> anyhow::Result<(
     ));
     let workload = Workload {
         client,
+        group: Some(DemoGroup::start(&nodes.addresses())?),
         events,
         duration: Duration::from_secs(args.seconds),
         progress: progress.clone(),
@@ -105,6 +109,7 @@ fn report(global: &GlobalArgs, verdict: &Verdict) -> anyhow::Result<()> {
             "reordered": verdict.reordered(),
             "failover_ms": verdict.failover.map(|failover| failover.as_millis()),
             "replicas_agree": verdict.replicas_agree(),
+            "group_missing": verdict.missing(),
             "violations": violations,
         }))?;
     } else {

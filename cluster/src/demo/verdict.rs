@@ -27,6 +27,8 @@ pub(crate) enum Violation {
     NoFailover(String),
     /// Replicas hold different records, or one of them can't tell.
     Disagreement(String),
+    /// No member of the group got a record, or the group was not put to the test.
+    Missing(String),
 }
 
 /// The judgement.
@@ -58,6 +60,10 @@ impl Verdict {
         self.count(|violation| matches!(violation, Violation::Reordered(_)))
     }
 
+    pub(crate) fn missing(&self) -> usize {
+        self.count(|violation| matches!(violation, Violation::Missing(_)))
+    }
+
     pub(crate) fn replicas_agree(&self) -> bool {
         self.count(|violation| matches!(violation, Violation::Disagreement(_))) == 0
     }
@@ -76,7 +82,8 @@ impl fmt::Display for Verdict {
             Some(failover) => write!(f, "failover {} ms, ", failover.as_millis())?,
             None => write!(f, "failover none, ")?,
         }
-        f.write_str(if self.replicas_agree() { "replicas agree" } else { "replicas disagree" })
+        f.write_str(if self.replicas_agree() { "replicas agree" } else { "replicas disagree" })?;
+        write!(f, ", consumed at least once by the group: missing {}", self.missing())
     }
 }
 
@@ -90,6 +97,7 @@ impl fmt::Display for Violation {
             Violation::Unacknowledged(what) => write!(f, "not acknowledged: {what}"),
             Violation::NoFailover(what) => write!(f, "no failover: {what}"),
             Violation::Disagreement(what) => write!(f, "replicas: {what}"),
+            Violation::Missing(what) => write!(f, "missing in the group: {what}"),
         }
     }
 }
@@ -106,6 +114,7 @@ pub(crate) fn judge(history: &History) -> Verdict {
     check_dense(&read, &mut violations);
     check_order(history, &read, &mut violations);
     check_consumed(history, &read, &mut violations);
+    check_group(history, &read, &mut violations);
     check_replicas(history, &read, &mut violations);
     let failover = failover(history, &mut violations);
     let is_acked = |outcome: &Outcome| matches!(outcome, Outcome::Acked { .. });
@@ -261,6 +270,26 @@ fn check_consumed(
             let what = format!("the consumer got {} of {end}", at((partition, consumed)));
             violations.push(Violation::Lost(what));
         }
+    }
+}
+
+/// Some member of the group got each record, and none got what is not there, though one was killed.
+fn check_group(
+    history: &History,
+    read: &BTreeMap<Place, &Content>,
+    violations: &mut Vec<Violation>,
+) {
+    let reads = &history.group.reads;
+    let consumed: BTreeSet<Place> = reads.iter().map(|it| (it.partition, it.offset)).collect();
+    for place in read.keys().filter(|place| !consumed.contains(*place)) {
+        violations.push(Violation::Missing(format!("nobody got {}", at(*place))));
+    }
+    for place in consumed.iter().filter(|place| !read.contains_key(*place)) {
+        let what = format!("the group got {}, where nothing is", at(*place));
+        violations.push(Violation::Alien(what));
+    }
+    if history.group.killed.is_none() {
+        violations.push(Violation::Missing("no consumer was killed".to_owned()));
     }
 }
 

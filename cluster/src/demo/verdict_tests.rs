@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::demo::history::{Kill, ReplicaAnswer, Sent};
+use crate::demo::history::{GroupHistory, GroupRead, Kill, ReplicaAnswer, Sent};
 
 fn content(id: &str, key: &str) -> Content {
     Content {
@@ -25,6 +25,11 @@ fn sent(id: &str, key: &str, place: Place, leader_epoch: u64, at_ms: u64) -> Sen
 
 fn found(id: &str, key: &str, place: Place) -> Found {
     Found { partition: place.0, offset: place.1, content: content(id, key) }
+}
+
+/// The first member printed what came before it was killed, the second the rest.
+fn printed((found, member): (&Found, usize)) -> GroupRead {
+    GroupRead { member, partition: found.partition, offset: found.offset }
 }
 
 fn answer(node: u64, partition: u32, offset: u64) -> ReplicaAnswer {
@@ -51,6 +56,10 @@ fn good() -> History {
             sent("e", "z", (1, 1), 6, 1_412),
         ],
         consumed: found.clone(),
+        group: GroupHistory {
+            reads: found.iter().zip([1, 1, 2, 1, 2]).map(printed).collect(),
+            killed: Some(1),
+        },
         read: found,
         kill: Some(Kill { node: 1, at: Duration::from_millis(1_000), led: vec![(0, 3), (1, 5)] }),
         nodes: vec![1, 2, 3],
@@ -67,8 +76,11 @@ fn violations(spoil: impl FnOnce(&mut History)) -> String {
     verdict.violations.iter().map(|violation| format!("{violation}\n")).collect()
 }
 
-/// Removes a record from what the reader and the consumer got.
+/// Removes a record from what the reader, the consumer and the group got.
 fn remove(history: &mut History, id: &str) {
+    let gone = history.read.iter().find(|found| found.content.id == id);
+    let gone = gone.map(|found| (found.partition, found.offset));
+    history.group.reads.retain(|read| Some((read.partition, read.offset)) != gone);
     history.read.retain(|found| found.content.id != id);
     history.consumed.retain(|found| found.content.id != id);
 }
@@ -79,7 +91,7 @@ fn a_good_history_gets_the_settled_line() {
     assert_eq!(
         verdict.to_string(),
         "verdict: acked 5, read 5, lost 0, duplicated 0, reordered 0, failover 412 ms, \
-         replicas agree"
+         replicas agree, consumed at least once by the group: missing 0"
     );
     assert!(verdict.is_good());
 }
@@ -245,7 +257,7 @@ fn replicas_with_different_missing_or_uncommon_hashes_disagree() {
     }
     let mut history = good();
     history.replicas.clear();
-    assert!(judge(&history).to_string().ends_with("replicas disagree"));
+    assert!(judge(&history).to_string().contains("replicas disagree, "));
 }
 
 #[test]
@@ -281,4 +293,40 @@ fn a_run_without_a_kill_of_a_leader_is_no_proof() {
         }
     });
     assert!(text.contains("no failover: nothing was acknowledged by whoever"), "{text}");
+}
+
+#[test]
+fn a_record_that_no_member_of_the_group_got_is_missing() {
+    let mut history = good();
+    history.group.reads.retain(|read| (read.partition, read.offset) != (0, 1));
+    let verdict = judge(&history);
+    assert_eq!((verdict.missing(), verdict.lost()), (1, 0));
+    assert_eq!(verdict.violations, [Violation::Missing("nobody got 0:1".to_owned())]);
+    assert!(verdict.to_string().ends_with("by the group: missing 1"), "{verdict}");
+}
+
+#[test]
+fn a_record_that_the_group_got_twice_is_none_too_many() {
+    let mut history = good();
+    let again = history.group.reads.clone();
+    history.group.reads.extend(again);
+    assert!(judge(&history).is_good());
+}
+
+#[test]
+fn what_the_group_got_and_is_not_there_is_told() {
+    let mut history = good();
+    history.group.reads[0].offset = 99;
+    let verdict = judge(&history);
+    let alien = Violation::Alien("the group got 0:99, where nothing is".to_owned());
+    assert!(verdict.violations.contains(&alien), "{verdict:?}");
+    assert_eq!(verdict.missing(), 1);
+}
+
+#[test]
+fn a_group_that_lost_nobody_was_not_put_to_the_test() {
+    let mut history = good();
+    history.group.killed = None;
+    let nobody = Violation::Missing("no consumer was killed".to_owned());
+    assert_eq!(judge(&history).violations, [nobody]);
 }

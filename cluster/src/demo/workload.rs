@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::demo::events::Event;
+use crate::demo::group::DemoGroup;
 use crate::demo::history::{Found, History, Kill, Outcome, Sent};
 use crate::demo::nodes::DemoNodes;
 use crate::demo::progress::Progress;
@@ -42,6 +43,8 @@ const QUEUE_RECORDS: usize = 1_024;
 /// What is appended, how fast, and through which client.
 pub(super) struct Workload {
     pub(super) client: Client,
+    /// `None` once it runs.
+    pub(super) group: Option<DemoGroup>,
     pub(super) events: Vec<Event>,
     pub(super) duration: Duration,
     pub(super) progress: Progress,
@@ -70,8 +73,9 @@ struct Waiting {
 
 impl Workload {
     /// Runs it all. The history lacks only what is asked at the end.
-    pub(super) async fn run(self, nodes: &mut DemoNodes) -> anyhow::Result<History> {
+    pub(super) async fn run(mut self, nodes: &mut DemoNodes) -> anyhow::Result<History> {
         let started = Instant::now();
+        let mut group = self.group.take().context("a workload runs once")?;
         let schedule = Schedule::new(self.events.len(), self.duration);
         let consumed = Arc::new(Mutex::new(Vec::new()));
         let (ends_known, ends) = watch::channel(None);
@@ -93,14 +97,17 @@ impl Workload {
         let (chosen, victim) = oneshot::channel();
         let send = self.send_all(&schedule, started, queue, (chosen, &trigger));
         let breaking = break_a_node(nodes, &schedule, started, (victim, &trigger), &self.progress);
-        let ((), kill) = tokio::try_join!(send, breaking)?;
+        let thinning = group.kill_one((started, self.duration), &self.progress);
+        let ((), kill, ()) = tokio::try_join!(send, breaking, thinning)?;
         let outcomes = collecting.await.context("collecting panicked")?;
 
-        ends_known.send_replace(Some(ends_of(&self.client).await?));
+        let ends = ends_of(&self.client).await?;
+        ends_known.send_replace(Some(ends.clone()));
         // A consumer that stays behind is not waited for; the verdict says what it lacks.
         if let Ok(ended) = timeout(CONSUME_TIMEOUT, consuming).await {
             ended.context("the consumer panicked")??;
         }
+        let group = group.finish(&ends).await;
         drop(showing);
         let sent = self
             .events
@@ -108,7 +115,8 @@ impl Workload {
             .zip(outcomes)
             .map(|(event, outcome)| Sent { content: content::of_event(event), outcome });
         let consumed = std::mem::take(&mut *consumed.lock().expect("no panic with the lock"));
-        Ok(History { sent: sent.collect(), consumed, kill: Some(kill), ..History::default() })
+        let sent = sent.collect();
+        Ok(History { sent, consumed, group, kill: Some(kill), ..History::default() })
     }
 
     async fn start_consumer(

@@ -21,8 +21,9 @@ pub async fn commit(mut worker: Worker, group: String) {
         let next = &mut offsets[usize::try_from(partition).expect("a u32 fits")];
         // Sometimes it goes back, which is refused, and the refusal tells the offset in force.
         let back = worker.rng.u8(0..20) == 0;
-        let offset = if back { next.saturating_sub(step) } else { *next + step };
-        *next = offset.max(*next);
+        let before = *next;
+        let offset = if back { before.saturating_sub(step) } else { before + step };
+        *next = offset.max(before);
         let op = worker.invoke(Call::Commit { group: group.clone(), partition, offset });
         let committed =
             client.groups().commit(&group, vec![GroupOffset::new(TOPIC, partition, offset)]).await;
@@ -31,7 +32,13 @@ pub async fn commit(mut worker: Worker, group: String) {
             Err(GroupError::OffsetRegression { committed_offset: committed }) => {
                 worker.ok(op, Answer::Regression { committed });
             }
-            Err(error) => worker.failed(op, error.code(), error.outcome(), &error),
+            Err(error) => {
+                if let GroupError::OffsetBeyondEnd { .. } = &error {
+                    // Nothing was committed; it goes on when more was appended.
+                    *next = before;
+                }
+                worker.failed(op, error.code(), error.outcome(), &error);
+            }
         }
     }
 }

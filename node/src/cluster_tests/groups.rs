@@ -96,6 +96,12 @@ async fn on_leader<T>(
     .await
 }
 
+async fn seven_records(nodes: &[Running], partition: u32) {
+    for number in 0..7 {
+        append(nodes, "t", partition, &format!("value {number}")).await;
+    }
+}
+
 async fn heartbeat(
     nodes: &[Running],
     request: &v1::GroupHeartbeatRequest,
@@ -109,7 +115,7 @@ async fn heartbeat(
 }
 
 async fn describe(nodes: &[Running]) -> v1::DescribeGroupResponse {
-    let request = v1::DescribeGroupRequest { group: GROUP.to_owned() };
+    let request = v1::DescribeGroupRequest { group: GROUP.to_owned(), with_lag: false };
     on_leader(nodes, async |address| {
         let mut groups = GroupsClient::connect(address).await.map_err(|_| None)?;
         let answer = groups.describe_group(request.clone()).await;
@@ -157,6 +163,7 @@ async fn members_share_the_partitions_and_one_who_leaves_or_is_silent_is_replace
 
     // What one owns nobody else commits, and nobody from outside.
     let (_, partition) = a.owned().pop_first().expect("two partitions");
+    seven_records(&nodes, partition).await;
     assert_eq!(a.commit(&nodes, partition, 5).await, Ok(()));
     assert_eq!(b.commit(&nodes, partition, 6).await, Err(ErrorCode::PartitionNotOwned));
     let outsider = Consumer { request: v1::GroupHeartbeatRequest::default() };
@@ -197,6 +204,7 @@ async fn a_group_goes_on_when_its_coordinator_moves() {
     settle(&nodes, &mut [&mut a, &mut b]).await;
     let before = (a.owned(), a.request.generation, b.owned(), b.request.generation);
     let (_, partition) = a.owned().pop_first().expect("two partitions");
+    seven_records(&nodes, partition).await;
     assert_eq!(a.commit(&nodes, partition, 5).await, Ok(()));
 
     let coordinator = describe(&nodes).await.leader_node;

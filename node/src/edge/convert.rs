@@ -241,6 +241,23 @@ pub(super) fn fetch_offsets(
     Ok((group, partitions.collect::<Result<_, _>>()?))
 }
 
+/// Which groups are listed.
+pub(super) struct GroupsPage {
+    /// Only those behind it.
+    pub(super) after: Option<GroupName>,
+    /// At most so many; at least one.
+    pub(super) limit: usize,
+}
+
+pub(super) fn groups_page(request: &v1::ListGroupsRequest) -> Result<GroupsPage, Refusal> {
+    let after = (!request.after.is_empty()).then(|| group_name(&request.after)).transpose();
+    let limit = match usize::try_from(request.limit).unwrap_or(usize::MAX) {
+        0 => limits::GROUPS_LISTED_MAX,
+        limit => limit.min(limits::GROUPS_LISTED_MAX),
+    };
+    Ok(GroupsPage { after: after?, limit })
+}
+
 pub(super) fn create_topic(request: v1::CreateTopicRequest) -> Result<TopicWish, Refusal> {
     let v1::CreateTopicRequest { topic, partitions, replication_factor, configs } = request;
     let name = topic_name(&topic)?;

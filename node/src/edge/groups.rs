@@ -14,10 +14,10 @@ use quipu_proto::{MESSAGE_BYTES_MAX, v1::ErrorCode};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::convert::PartitionName;
+use super::convert::{GroupsPage, PartitionName};
 use super::group_members::{self, heartbeat, of_outcome};
 use super::status::{Refusal, answer};
-use super::{Door, convert, route};
+use super::{Door, convert, group_lag, route};
 use crate::limits;
 use crate::member::{CoordinatorFailure, Member};
 use crate::raft::RaftFailure;
@@ -81,6 +81,7 @@ async fn commit(
     // Offsets of topics that are not there would be acknowledged and soon forgotten.
     let partitions = commit.offsets.iter().map(|offset| (&offset.topic, offset.partition));
     route::partitions_exist(&member, partitions, deadline).await?;
+    group_lag::within_ends(&member, &commit, deadline).boxed().await?;
     let outcome = member.commit_offsets(commit, deadline).boxed().await;
     match outcome.map_err(|failure| refused(&member, &group, failure, deadline))? {
         GroupOutcome::Committed => {
@@ -121,8 +122,9 @@ async fn describe(
 ) -> Result<v1::DescribeGroupResponse, Refusal> {
     let member = door.member()?;
     let group = convert::group_name(&request.group)?;
-    let (offsets, roster) = look(&member, &group, |table| {
-        (offsets_of(table, &group, &[]), table.roster(&group).cloned())
+    let (offsets, roster, shares) = look(&member, &group, |table| {
+        let shares = request.with_lag.then(|| group_lag::shares(table, &group));
+        (offsets_of(table, &group, &[]), table.roster(&group).cloned(), shares)
     })
     .await?;
     let offsets = offsets.ok_or_else(|| Refusal::unknown_group(group.as_str()))?;
@@ -137,6 +139,9 @@ async fn describe(
         ..v1::DescribeGroupResponse::default()
     };
     group_members::describe(roster.as_ref(), &mut description);
+    if let Some(shares) = shares {
+        description.lags = group_lag::lags(&member, shares).boxed().await;
+    }
     check_size(description.encoded_len())?;
     Ok(description)
 }
@@ -151,16 +156,19 @@ async fn list(
     if count == 0 {
         return Err(Refusal::not_leader("the coordinators", None));
     }
+    let page = convert::groups_page(request)?;
     let mut groups: BTreeSet<String> = BTreeSet::new();
-    let mut bytes = 0;
+    let mut more = false;
     for coordinator in convert::coordinators(&request.coordinators, count) {
-        for name in names_of(door, &member, request, coordinator, deadline).await? {
-            bytes += name.len() + ANSWER_ITEM_BYTES;
-            groups.insert(name);
-        }
-        check_size(bytes)?;
+        let names = names_of(door, &member, request, &page, coordinator, deadline).await?;
+        more |= names.more;
+        groups.extend(names.groups);
     }
-    Ok(v1::ListGroupsResponse { groups: groups.into_iter().collect() })
+    let mut groups: Vec<String> = groups.into_iter().collect();
+    more |= groups.len() > page.limit;
+    groups.truncate(page.limit);
+    check_size(groups.iter().map(|name| name.len() + ANSWER_ITEM_BYTES).sum())?;
+    Ok(v1::ListGroupsResponse { groups, more })
 }
 
 /// Bytes that one item of an answer takes beside its texts, at most.
@@ -171,10 +179,15 @@ async fn names_of(
     door: &Door,
     member: &Member,
     request: &v1::ListGroupsRequest,
+    page: &GroupsPage,
     coordinator: GroupId,
     deadline: Instant,
-) -> Result<Vec<String>, Refusal> {
-    let names = |table: &GroupTable| table.group_names().map(ToString::to_string).collect();
+) -> Result<v1::ListGroupsResponse, Refusal> {
+    let names = |table: &GroupTable| {
+        let mut names = table.group_names_after(page.after.as_ref());
+        let groups = names.by_ref().take(page.limit).map(ToString::to_string).collect();
+        v1::ListGroupsResponse { groups, more: names.next().is_some() }
+    };
     let failure = match member.read_groups(coordinator, deadline, names).boxed().await {
         Ok(names) => return Ok(names),
         Err(failure) => failure,
@@ -183,7 +196,9 @@ async fn names_of(
     let asks_only_this_node = !request.coordinators.is_empty();
     match failure {
         CoordinatorFailure::NotHere { .. } if !asks_only_this_node => {
-            names_elsewhere(door, member, coordinator, deadline).await
+            let request =
+                v1::ListGroupsRequest { coordinators: vec![coordinator.0], ..request.clone() };
+            names_elsewhere(door, member, request, coordinator, deadline).await
         }
         failure => Err(refused_by(member, coordinator, failure, deadline)),
     }
@@ -192,9 +207,10 @@ async fn names_of(
 async fn names_elsewhere(
     door: &Door,
     member: &Member,
+    request: v1::ListGroupsRequest,
     coordinator: GroupId,
     deadline: Instant,
-) -> Result<Vec<String>, Refusal> {
+) -> Result<v1::ListGroupsResponse, Refusal> {
     let metadata = member.metadata();
     let replicas = metadata.groups().get(&coordinator).map_or(&[][..], |group| &group.replicas);
     for replica in replicas {
@@ -203,9 +219,8 @@ async fn names_elsewhere(
             continue;
         }
         let Some(link) = door.ground.peers.get(replica.node) else { continue };
-        let request = v1::ListGroupsRequest { coordinators: vec![coordinator.0] };
-        match link.list_groups(request, left).await {
-            Ok(response) => return Ok(response.groups),
+        match link.list_groups(request.clone(), left).await {
+            Ok(response) => return Ok(response),
             Err(error) => tracing::debug!(%coordinator, %error, "its groups are asked elsewhere"),
         }
     }

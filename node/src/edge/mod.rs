@@ -6,7 +6,8 @@
 //! - here: the door through which all calls come, and what is served with which limits;
 //! - `admission`: how many calls there may be; `serving`: the health service;
 //! - `log`, `append_stream`, `read`: appending and reading; `route`: which replica is asked;
-//! - `groups`, `group_members`: group offsets; heartbeats and assignments;
+//! - `groups`, `group_members`, `group_lag`: group offsets; heartbeats and assignments; how far
+//!   groups are behind;
 //! - `admin`: topics, cluster, replicas;
 //! - `convert`: generated types to ours and back; `status`: failures to public errors.
 //!
@@ -17,6 +18,7 @@ mod admin;
 mod admission;
 mod append_stream;
 mod convert;
+mod group_lag;
 mod group_members;
 mod groups;
 mod log;

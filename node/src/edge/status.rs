@@ -68,6 +68,7 @@ fn rule(code: ErrorCode) -> Rule {
         | ErrorCode::ProducerFenced
         | ErrorCode::SequenceOutOfOrder
         | ErrorCode::UnknownProducer
+        | ErrorCode::OffsetBeyondEnd
         | ErrorCode::NotInitialized
         | ErrorCode::AlreadyInitialized
         | ErrorCode::WrongCluster => rule(Definite, false),
@@ -233,6 +234,14 @@ impl Refusal {
     pub(super) fn regression(message: String, committed: u64) -> Self {
         Self::new(ErrorCode::OffsetRegression, message)
             .with(|error| error.committed_offset = Some(committed))
+    }
+
+    /// An offset of a commit beyond the end of its partition.
+    pub(super) fn beyond_end(message: String, log_start: u64, high_watermark: u64) -> Self {
+        Self::new(ErrorCode::OffsetBeyondEnd, message).with(|error| {
+            error.log_start_offset = Some(log_start);
+            error.high_watermark = Some(high_watermark);
+        })
     }
 
     /// A member id that is not in its group since the generation that was sent.

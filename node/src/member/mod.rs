@@ -6,6 +6,7 @@
 //! - `repairer`: damaged entries, had again from other nodes.
 //! - `metadata`: asking and changing the cluster's metadata from any node.
 //! - `coordinators`: consumer groups, on the coordinator groups.
+//! - `positions`: where partitions end, on whichever node.
 //! - `standing`: draining this node, and moving replicas away from those that are removed.
 //! - `survey`: asking every node what it has.
 //! - `reconcile`: makes what is hosted, and the groups' members, what the metadata says.
@@ -15,6 +16,7 @@ mod coordinators;
 mod hosted;
 mod metadata;
 mod opening;
+mod positions;
 mod reconcile;
 mod registry;
 mod repairer;
@@ -34,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use coordinators::{CoordinatorFailure, GroupSessions, Standing};
 pub(crate) use hosted::{Hosted, HostedKind};
 pub(crate) use metadata::node_spec;
+pub(crate) use positions::{Measured, PositionAsked, answer_of, asked_of};
 pub(crate) use registry::Registry;
 pub(crate) use replica::{OpenFailure, Replica};
 

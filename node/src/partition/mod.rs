@@ -17,6 +17,7 @@ mod retention;
 use std::sync::Arc;
 
 use node_core::ids::{GroupId, ReplicaId, TopicName};
+use node_core::time::EntryTime;
 use node_core::topic_config::TopicConfig;
 use tokio::sync::{Semaphore, watch};
 
@@ -109,6 +110,11 @@ impl Partition {
             self.shared.start_moved.notified().await;
             self.raft.snapshot().await;
         }
+    }
+
+    /// When the entry with the record at `offset` was stamped, where it is applied and kept.
+    pub(crate) fn entry_time_at(&self, offset: u64) -> Option<EntryTime> {
+        Some(self.shared.index.at(offset).ok()??.time)
     }
 
     /// The chain hash over everything below `offset`, where an entry ends there and its record is

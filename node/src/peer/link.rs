@@ -335,6 +335,15 @@ impl PeerLink {
         self.within(deadline, client.list_groups(request)).await
     }
 
+    pub(crate) async fn measure_positions(
+        &self,
+        request: pb::MeasurePositionsRequest,
+        deadline: Duration,
+    ) -> Answer<pb::MeasurePositionsResponse> {
+        let mut client = PeerClient::new(self.channel(On::Bulk)?);
+        self.within(deadline, client.measure_positions(request)).await
+    }
+
     pub(crate) async fn propose_metadata(
         &self,
         request: pb::ProposeMetadataRequest,

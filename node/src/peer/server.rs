@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use node_core::ids::{GroupId, NodeUuid};
+use node_core::limits::GROUPS_MAX;
 use node_core::metadata::MetadataCommand;
 use quipu_proto::peer::v1 as pb;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use crate::formation::{Formation, FormationFailure};
 use crate::limits;
-use crate::member::{Member, Replica};
+use crate::member::{Member, Replica, answer_of, asked_of};
 use crate::raft::{RaftFailure, Refusal};
 use tokio::time::Instant;
 
@@ -113,6 +114,20 @@ impl pb::peer_server::Peer for PeerServer {
         let outcome = member.propose_here(request.command, deadline).await;
         let outcome = outcome.map_err(|failure| raft_refused(&Refusal::Raft(failure)))?;
         Ok(Response::new(pb::ProposeMetadataResponse { outcome: outcome.encode() }))
+    }
+
+    async fn measure_positions(
+        &self,
+        request: Request<pb::MeasurePositionsRequest>,
+    ) -> Answer<pb::MeasurePositionsResponse> {
+        let request = request.get_ref();
+        let member = member(&self.0, &request.cluster_id)?;
+        if request.positions.len() > GROUPS_MAX {
+            return Err(Status::invalid_argument("more partitions than a cluster has"));
+        }
+        let deadline = Instant::now() + limits::POSITIONS_WITHIN;
+        let measured = member.measure_here(&asked_of(request), deadline).await;
+        Ok(Response::new(answer_of(measured)))
     }
 }
 

@@ -105,6 +105,16 @@ async fn groups_are_found_from_every_node_also_where_it_keeps_none_of_them() {
     // With four nodes no node has a replica of every coordinator.
     let nodes = cluster(4).await;
     create_topic(&nodes[0], 1).await;
+    eventually(async || {
+        for node in &nodes {
+            let records = append(TOPIC, 0, batch(&["a", "b", "c", "d"]));
+            if node.log().append(records).await.is_ok() {
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
     let names: BTreeSet<String> = (0..12).map(|number| format!("group-{number}")).collect();
     for name in &names {
         let offset =
@@ -133,16 +143,25 @@ async fn groups_are_found_from_every_node_also_where_it_keeps_none_of_them() {
         let list = node.groups().list_groups(v1::ListGroupsRequest::default()).await.unwrap();
         assert_eq!(BTreeSet::from_iter(list.into_inner().groups), names);
         for name in &names {
-            let request = v1::DescribeGroupRequest { group: name.clone() };
-            match node.groups().describe_group(request).await {
-                Ok(described) => assert_eq!(described.into_inner().offsets[0].offset, 3),
-                Err(status) => {
-                    asked_elsewhere += 1;
-                    let error = error_of(&status);
-                    assert_eq!(error.code(), ErrorCode::NotLeader, "{error:?}");
-                    assert!(!error.leader_address.is_empty());
+            let request = v1::DescribeGroupRequest { group: name.clone(), with_lag: true };
+            asked_elsewhere += eventually(async || {
+                match node.groups().describe_group(request.clone()).await {
+                    Ok(described) => {
+                        let described = described.into_inner();
+                        assert_eq!(described.offsets[0].offset, 3);
+                        // Asked of another node where this one has no replica of the partition.
+                        let lag = &described.lags[0];
+                        lag.lag.map(|records| assert_eq!(records, 1, "{lag:?}")).map(|()| 0)
+                    }
+                    Err(status) => {
+                        let error = error_of(&status);
+                        assert!(error.retriable, "{error:?}");
+                        let address = &error.leader_address;
+                        (error.code() == ErrorCode::NotLeader && !address.is_empty()).then_some(1)
+                    }
                 }
-            }
+            })
+            .await;
         }
     }
     assert!(asked_elsewhere > 0);

@@ -81,6 +81,34 @@ pub(crate) enum Fate {
     Silent,
 }
 
+impl State {
+    /// A page of groups; where nothing else is asked for, of two, as a node would of 10,000.
+    fn list(&self, after: &str, limit: u32) -> v1::ListGroupsResponse {
+        let mut names = self.groups.keys().filter(|name| name.as_str() > after).cloned();
+        let limit = if limit == 0 { 2 } else { usize::try_from(limit).expect("small") };
+        let groups = names.by_ref().take(limit).collect();
+        v1::ListGroupsResponse { groups, more: names.next().is_some() }
+    }
+
+    /// As a node says it; nothing of the partition where there is none.
+    fn lag(&self, committed: &v1::GroupOffset) -> v1::PartitionLag {
+        let topic = self.topics.get(&committed.topic);
+        let number = usize::try_from(committed.partition).expect("small");
+        let partition = topic.and_then(|topic| topic.partitions.get(number));
+        let lag = partition.map(|it| it.end().saturating_sub(committed.offset.max(it.log_start)));
+        v1::PartitionLag {
+            topic: committed.topic.clone(),
+            partition: committed.partition,
+            group_offset: Some(committed.offset),
+            log_start_offset: partition.map(|it| it.log_start),
+            high_watermark: partition.map(FakePartition::end),
+            lag,
+            lag_ms: lag.map(|lag| lag * 1_000),
+            member_id: String::new(),
+        }
+    }
+}
+
 impl FakeCluster {
     /// A formed cluster with topic "t" of so many partitions, led by node 1.
     pub(crate) fn start(partitions: usize) -> FakeCluster {

@@ -298,10 +298,11 @@ impl Groups for Node {
 
     async fn list_groups(
         &self,
-        _: Request<v1::ListGroupsRequest>,
+        request: Request<v1::ListGroupsRequest>,
     ) -> Answer<v1::ListGroupsResponse> {
-        let groups = self.cluster.state().groups.keys().rev().cloned().collect();
-        answer(Ok(v1::ListGroupsResponse { groups }))
+        self.note("list_groups");
+        let v1::ListGroupsRequest { after, limit, .. } = request.into_inner();
+        answer(Ok(self.cluster.state().list(&after, limit)))
     }
 
     async fn describe_group(
@@ -312,12 +313,13 @@ impl Groups for Node {
         let state = self.cluster.state();
         let found = self.lead(Some(state.coordinator)).and_then(|()| {
             let offsets = state.groups.get(&group).ok_or(final_refusal(ErrorCode::UnknownGroup))?;
-            Ok(offsets.values().rev().cloned().collect())
+            Ok(offsets.values().rev().cloned().collect::<Vec<_>>())
         });
         answer(found.map(|offsets| v1::DescribeGroupResponse {
             group,
             coordinator: 2,
             leader_node: self.id,
+            lags: offsets.iter().map(|offset| state.lag(offset)).collect(),
             offsets,
             ..v1::DescribeGroupResponse::default()
         }))

@@ -26,6 +26,7 @@ pub mod sessions;
 mod snapshot;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -142,6 +143,12 @@ impl GroupTable {
     /// Names of all groups, ascending.
     pub fn group_names(&self) -> impl Iterator<Item = &GroupName> {
         self.groups.keys()
+    }
+
+    /// Names of the groups after this one, ascending; of all without one.
+    pub fn group_names_after(&self, after: Option<&GroupName>) -> impl Iterator<Item = &GroupName> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.groups.range::<GroupName, _>((start, Bound::Unbounded)).map(|(name, _)| name)
     }
 
     /// All offsets of a group by topic and partition; `None` where there is no such group.
