@@ -14,7 +14,7 @@ use quipu_proto::{MESSAGE_BYTES_MAX, v1::ErrorCode};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::convert::{GroupsPage, PartitionName};
+use super::convert::PartitionName;
 use super::group_members::{self, heartbeat, of_outcome};
 use super::status::{Refusal, answer};
 use super::{Door, convert, group_lag, route};
@@ -160,7 +160,7 @@ async fn list(
     let mut groups: BTreeSet<String> = BTreeSet::new();
     let mut more = false;
     for coordinator in convert::coordinators(&request.coordinators, count) {
-        let names = names_of(door, &member, request, &page, coordinator, deadline).await?;
+        let names = names_of(door, &member, request, coordinator, deadline).await?;
         more |= names.more;
         groups.extend(names.groups);
     }
@@ -179,10 +179,10 @@ async fn names_of(
     door: &Door,
     member: &Member,
     request: &v1::ListGroupsRequest,
-    page: &GroupsPage,
     coordinator: GroupId,
     deadline: Instant,
 ) -> Result<v1::ListGroupsResponse, Refusal> {
+    let page = convert::groups_page(request)?;
     let names = |table: &GroupTable| {
         let mut names = table.group_names_after(page.after.as_ref());
         let groups = names.by_ref().take(page.limit).map(ToString::to_string).collect();
