@@ -11,7 +11,8 @@ pub enum GroupConsumeError {
     /// The group's coordinator refused, or can't be asked.
     #[error(transparent)]
     Group(#[from] GroupError),
-    /// The group has no offset for a partition, and [`ResetPolicy::None`] forbids to choose one.
+    /// The group has no offset for a partition, and
+    /// [`ResetPolicy::None`](super::ResetPolicy::None) forbids to choose one.
     #[error(
         "group {group} has no offset for {topic}/{partition}, and its reset policy is none: commit \
          one (`quipu group seek`), or let the consumer choose where to begin"
