@@ -7,10 +7,10 @@ SHELL := bash
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help deps build demo test sim zoo bench microbench fmt lint verify
+.PHONY: help deps build demo test test-upgrade sim zoo bench microbench fmt lint verify
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo 'arguments: make sim ARGS="--seed 42", make demo ARGS="--help"'
 
 deps: ## check and install what a build needs, build RocksDB once
@@ -24,6 +24,12 @@ demo: build ## start a local cluster, append, kill a node, read all back
 
 test: deps ## all tests: unit, integration, documentation, short simulation
 	@bash scripts/test.sh
+
+# Dev builds: the same that `make test` has made already. With an older build as the release to come
+# from: make test-upgrade ARGS="--from OTHER/target/debug/quipud".
+test-upgrade: deps ## 0.1 to 0.2 node by node under load, back, forward, finalize
+	cargo build --locked --package node --package cluster --package jepsen-style-tests --bins
+	$(TARGET_DIR)/debug/quipu-live upgrade $(ARGS)
 
 sim: deps ## simulate a cluster under faults; ARGS go to quipu-sim
 	cargo sim $(ARGS)

@@ -86,8 +86,8 @@ mod routing;
 mod status;
 
 pub use admin::{
-    Admin, Cluster, Health, NewTopic, Node, NodeStatus, Partition, Removal, Replica, ReplicaMove,
-    ReplicaRole, Standing, Topic, TopicSummary,
+    Admin, Cluster, Features, Health, LedGroup, NewTopic, Node, NodeLevels, NodeReport, NodeStatus,
+    Partition, Removal, Replica, ReplicaMove, ReplicaRole, Standing, Topic, TopicSummary, VoterLag,
 };
 pub use append::{AppendOptions, Appended};
 pub use client::Client;

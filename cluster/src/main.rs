@@ -20,6 +20,7 @@ mod lines;
 mod local;
 mod output;
 mod position;
+mod upgrade;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@
 mod damage;
 mod elections;
 mod groups;
+mod levels;
 mod membership;
 mod moves;
 mod slow_disk;
@@ -34,6 +35,7 @@ use crate::partition::{FetchQuery, Level, NewAppend, Partition};
 use crate::raft::Role;
 use crate::storage::memory::{Damage, MemoryEngine};
 use crate::storage::{Space, StorageError, keys};
+use crate::version::Release;
 use crate::{Node, StartError};
 
 struct Running {
@@ -75,6 +77,16 @@ async fn start_on(label: u64, port: u16, disk: Disk, join: &[&str]) -> Running {
 }
 
 async fn start_in(label: u64, port: u16, env: Env, join: &[&str]) -> Running {
+    start_as(Release::default(), label, port, env, join).await.expect("it starts")
+}
+
+async fn start_as(
+    release: Release,
+    label: u64,
+    port: u16,
+    env: Env,
+    join: &[&str],
+) -> Result<Running, StartError> {
     log();
     let address = format!("127.0.0.1:{port}");
     let config = NodeConfig {
@@ -82,6 +94,7 @@ async fn start_in(label: u64, port: u16, env: Env, join: &[&str]) -> Running {
         listen: address.parse().expect("an address"),
         advertise: address.parse().expect("an address"),
         join: join.iter().map(|it| it.parse().expect("an address")).collect(),
+        release,
         ..NodeConfig::default()
     };
     let metrics = Metrics::new();
@@ -89,12 +102,11 @@ async fn start_in(label: u64, port: u16, env: Env, join: &[&str]) -> Running {
     // A node that was stopped in this process lets go of its store when its last task ends.
     let node = until("the store", async || {
         match Node::start(config.clone(), env.clone(), metrics.clone(), readiness.clone()).await {
-            Ok(node) => Some(node),
             Err(StartError::Storage(StorageError::InUse { .. })) => None,
-            Err(other) => panic!("it does not start: {other}"),
+            other => Some(other),
         }
     });
-    Running { node: node.await, metrics, address }
+    Ok(Running { node: node.await?, metrics, address })
 }
 
 async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {

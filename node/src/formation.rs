@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use node_core::features::{FeatureLevel, FeatureRange};
 use node_core::ids::{ClusterId, GroupId, NodeUuid, ReplicaId};
 use node_core::metadata::{MetadataCommand, MetadataOutcome, RegisterNode};
 use quipu_proto::peer::v1 as pb;
@@ -21,6 +22,7 @@ use crate::member::{Ground, Hosted, HostedKind, Member, OpenFailure, node_spec};
 use crate::raft::{RaftFailure, ReplicaNode};
 use crate::storage::identity::{IdentityError, NodeIdentity};
 use crate::storage::{Durability, StorageError, WriteBatch, manifest};
+use crate::version::Release;
 
 /// Voters of the metadata group; further nodes learn.
 const METADATA_VOTERS_MAX: usize = 5;
@@ -52,6 +54,11 @@ pub(crate) enum FormationFailure {
     WasRemoved,
     #[error("the cluster has as many nodes as it may: {limit}")]
     TooManyNodes { limit: u32 },
+    #[error(
+        "the cluster has finalized feature level {finalized}, and {build} speaks {spoken}: start \
+         the node with a build that speaks it"
+    )]
+    LevelNotSpoken { finalized: FeatureLevel, build: String, spoken: FeatureRange },
     #[error("malformed request: {0}")]
     Malformed(&'static str),
     #[error("this node belongs to no cluster yet")]
@@ -125,15 +132,41 @@ impl Formation {
         Ok(())
     }
 
+    /// Keeps the cluster's feature level on the disk, where it is one that this build speaks.
+    pub(crate) async fn keep_level(&self, level: FeatureLevel) -> Result<(), FormationFailure> {
+        self.check_spoken(level)?;
+        let mut identity = self.identity.lock().await;
+        if identity.level < level {
+            *identity = identity.raise_level(&*self.ground.engine, level)?;
+            tracing::info!(%level, "the cluster's feature level is finalized");
+        }
+        Ok(())
+    }
+
+    fn check_spoken(&self, finalized: FeatureLevel) -> Result<(), FormationFailure> {
+        let Release { build, levels: spoken } = self.ground.config.release.clone();
+        match spoken.contains(finalized) {
+            true => Ok(()),
+            false => Err(FormationFailure::LevelNotSpoken { finalized, build, spoken }),
+        }
+    }
+
+    /// How this node's build and its levels stand in the metadata.
+    fn version(&self) -> String {
+        let announced = self.ground.config.release.announced();
+        announced.map_or_else(|_| String::new(), |version| version.to_string())
+    }
+
     /// Says who this node is.
     pub(crate) async fn hello(&self) -> pb::HelloResponse {
-        let cluster = self.identity.lock().await.cluster;
+        let NodeIdentity { cluster, level, .. } = *self.identity.lock().await;
         pb::HelloResponse {
             node_uuid: Bytes::copy_from_slice(self.ground.me.0.as_bytes()),
             node_id: self.ground.label.0,
             address: self.ground.config.advertise.to_string(),
             cluster_id: cluster.map_or_else(Bytes::new, |it| bytes_of(it.0)),
-            version: crate::version::VERSION.to_owned(),
+            version: self.version(),
+            level: level.0.into(),
         }
     }
 
@@ -276,6 +309,8 @@ impl Formation {
                     Err(failure @ FormationFailure::Unreachable { .. }) => {
                         tracing::debug!(%failure, "can't join there yet");
                     }
+                    // Only another build can: asking again would never end.
+                    Err(failure @ FormationFailure::LevelNotSpoken { .. }) => return Err(failure),
                     Err(failure) => tracing::warn!(%address, %failure, "can't join there"),
                 }
             }
@@ -307,6 +342,9 @@ impl Formation {
         if hello.cluster_id.is_empty() {
             return Ok(false);
         }
+        if let Ok(finalized @ 1..) = u16::try_from(hello.level) {
+            self.check_spoken(FeatureLevel(finalized))?;
+        }
         let me = Founder {
             uuid: self.ground.me.0,
             label: self.ground.label.0,
@@ -315,7 +353,7 @@ impl Formation {
         let request = pb::JoinRequest {
             member: Some(member_of(&me)),
             cluster_id: hello.cluster_id,
-            version: crate::version::VERSION.to_owned(),
+            version: self.version(),
         };
         let response = link.join(request, limits::PROPOSAL_MAX).await.map_err(unreachable)?;
         let cluster = uuid_of(&response.cluster_id).map(ClusterId);
@@ -382,6 +420,7 @@ impl Formation {
         let holder = holder.node_by_label(node.label).map(|(holder, _)| holder);
         let replaces_dead =
             holder.is_some_and(|it| it != uuid && member.liveness().was_found_dead(it));
+        let (build, spoken) = (node.version.build().to_owned(), node.version.levels());
         let command = MetadataCommand::RegisterNode(RegisterNode { node, replaces_dead });
         match member.propose(command, deadline).await? {
             MetadataOutcome::NodeAdded
@@ -394,6 +433,9 @@ impl Formation {
             MetadataOutcome::NodeWasRemoved => return Err(FormationFailure::WasRemoved),
             MetadataOutcome::TooManyNodes { limit } => {
                 return Err(FormationFailure::TooManyNodes { limit });
+            }
+            MetadataOutcome::LevelNotSpoken { level: finalized } => {
+                return Err(FormationFailure::LevelNotSpoken { finalized, build, spoken });
             }
             _ => return Err(FormationFailure::NotInitialized),
         }

@@ -16,6 +16,7 @@ pub mod version;
 mod date_header;
 mod edge;
 mod formation;
+mod levels;
 mod linearize;
 mod liveness;
 mod member;

@@ -16,6 +16,7 @@ use node::config::{self, ConfigError, NodeConfig};
 use node::env::Env;
 use node::http::{self, Readiness, Sources};
 use node::metrics::{Exposition, Metrics};
+use node::version::Release;
 use node::{Node, limits, telemetry, version};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +38,7 @@ enum Ending {
 }
 
 fn main() -> ExitCode {
-    let loaded = match config::load(std::env::args_os(), std::env::vars_os()) {
+    let mut loaded = match config::load(std::env::args_os(), std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(ConfigError::CommandLine(error)) => {
             // Also --help and --version, which clap prints and counts as 0. Where nobody reads
@@ -47,6 +48,16 @@ fn main() -> ExitCode {
         }
         Err(error) => return usage(&error),
     };
+    if let Some(release) = std::env::var_os(version::ACT_AS_VARIABLE) {
+        match Release::acting_as(&release.to_string_lossy()) {
+            Ok(release) => loaded.config.release = release,
+            Err(error) => return usage(&error),
+        }
+    }
+    if loaded.print_versions {
+        let printed = writeln!(io::stdout(), "{}", loaded.config.release.to_json());
+        return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if loaded.print_config {
         let printed = io::stdout().write_all(loaded.to_toml().as_bytes());
         return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
@@ -110,6 +121,9 @@ fn exit_code(ending: anyhow::Result<Ending>) -> ExitCode {
 /// Runs one node from start to end.
 async fn run(config: NodeConfig) -> anyhow::Result<Ending> {
     tracing::info!(version = version::VERSION, node_id = config.node_id, "starting");
+    if config.release != Release::default() {
+        tracing::warn!(release = config.release.build, "acts as another release, for a test");
+    }
     if version::BUG_ZOO {
         tracing::error!("this build has planted bugs and loses data on purpose");
     }

@@ -76,6 +76,7 @@ impl Node {
                 label: NodeLabel(config.node_id),
                 cluster: None,
                 uuid_if_new: NodeUuid(crate::env::random_uuid()),
+                levels: config.release.levels,
             },
         )?;
         let address = config.listen.to_string();
@@ -114,6 +115,8 @@ impl Node {
         }
         node.announce_readiness();
         node.end_when_removed();
+        let levels = crate::levels::follow(formation.clone(), node.fatal.clone());
+        spawn_until(stop.clone(), levels);
         if joins {
             crate::env::spawn(join(formation, node.fatal.clone(), stop));
         }
@@ -141,23 +144,15 @@ impl Node {
     /// A node that was removed must not go on: the others have forgotten it.
     fn end_when_removed(&self) {
         let (mut member, fatal) = (self.formation.watch(), self.fatal.clone());
-        let stop = self.stop.clone();
-        crate::env::spawn(async move {
-            let removed = async {
-                let Ok(member) = member.wait_for(Option::is_some).await.map(|it| it.clone()) else {
-                    return;
-                };
-                let Some(member) = member else { return };
-                member.liveness().was_removed().await;
-                let what = "this node was removed from the cluster; its data directory can be \
-                            deleted, and with an empty one it can join again";
-                fatal.send_replace(Some(what.to_owned()));
+        spawn_until(self.stop.clone(), async move {
+            let Ok(member) = member.wait_for(Option::is_some).await.map(|it| it.clone()) else {
+                return;
             };
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                () = removed => {}
-            }
+            let Some(member) = member else { return };
+            member.liveness().was_removed().await;
+            let what = "this node was removed from the cluster; its data directory can be \
+                        deleted, and with an empty one it can join again";
+            fatal.send_replace(Some(what.to_owned()));
         });
     }
 
@@ -165,26 +160,19 @@ impl Node {
         let mut member = self.formation.watch();
         let readiness = self.readiness.clone();
         let stop = self.stop.clone();
-        crate::env::spawn(async move {
-            let ready = async {
-                let Ok(member) = member.wait_for(Option::is_some).await.map(|it| it.clone()) else {
-                    return;
-                };
-                let Some(member) = member else { return };
-                loop {
-                    let deadline = Instant::now() + limits::PROPOSAL_MAX;
-                    match member.fresh_metadata(deadline).await {
-                        Ok(metadata) if metadata.cluster_id().is_some() => break,
-                        Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-                    }
-                }
-                readiness.send_replace(Readiness::Ready);
+        spawn_until(stop, async move {
+            let Ok(member) = member.wait_for(Option::is_some).await.map(|it| it.clone()) else {
+                return;
             };
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                () = ready => {}
+            let Some(member) = member else { return };
+            loop {
+                let deadline = Instant::now() + limits::PROPOSAL_MAX;
+                match member.fresh_metadata(deadline).await {
+                    Ok(metadata) if metadata.cluster_id().is_some() => break,
+                    Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
             }
+            readiness.send_replace(Readiness::Ready);
         });
     }
 
@@ -226,6 +214,16 @@ impl Node {
         }
         tracing::debug!("the store is still in use");
     }
+}
+
+fn spawn_until(stop: CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    crate::env::spawn(async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = task => {}
+        }
+    });
 }
 
 async fn join(

@@ -76,6 +76,101 @@ pub struct Health {
     pub dead_nodes: u32,
 }
 
+/// What a node knows at first hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeReport {
+    /// Its label.
+    pub node_id: u64,
+    /// Of its program.
+    pub version: String,
+    /// Of the disk with its data, where it can be told.
+    pub disk_free_bytes: Option<u64>,
+    /// Below so much free space it refuses appends.
+    pub disk_reserve_bytes: u64,
+    /// Raft groups that it leads.
+    pub led: Vec<LedGroup>,
+    /// Raft groups of which it should have a replica that runs, and has none.
+    pub closed: Vec<String>,
+}
+
+/// A Raft group as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedGroup {
+    /// "orders/0", "coordinator 2", "metadata".
+    pub name: String,
+    /// The leader itself, too.
+    pub voters: Vec<VoterLag>,
+}
+
+/// How far a voter is behind its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VoterLag {
+    /// Label of its node.
+    pub node_id: u64,
+    /// Entries that it is not known to have; `None` where nothing is known.
+    pub behind_entries: Option<u64>,
+}
+
+impl From<v1::InspectNodeResponse> for NodeReport {
+    fn from(answer: v1::InspectNodeResponse) -> NodeReport {
+        let lag = |voter: v1::VoterLag| VoterLag {
+            node_id: voter.node_id,
+            behind_entries: voter.behind_entries,
+        };
+        let led = answer.led.into_iter().map(|group| LedGroup {
+            name: group.name,
+            voters: group.voters.into_iter().map(lag).collect(),
+        });
+        NodeReport {
+            node_id: answer.node_id,
+            version: answer.version,
+            disk_free_bytes: answer.disk_free_bytes,
+            disk_reserve_bytes: answer.disk_reserve_bytes,
+            led: led.collect(),
+            closed: answer.closed,
+        }
+    }
+}
+
+/// The cluster's feature level, and what its nodes speak.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Features {
+    /// Finalized; never taken back.
+    pub level: u32,
+    /// The highest that every node speaks, if there is one.
+    pub level_common: Option<u32>,
+    /// By label.
+    pub nodes: Vec<NodeLevels>,
+}
+
+/// The feature levels that a node speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeLevels {
+    /// Its label.
+    pub node_id: u64,
+    /// Of its program.
+    pub version: String,
+    /// The lowest.
+    pub level_min: u32,
+    /// The highest.
+    pub level_max: u32,
+}
+
+impl From<v1::DescribeFeaturesResponse> for Features {
+    fn from(answer: v1::DescribeFeaturesResponse) -> Features {
+        let nodes = answer.nodes.into_iter().map(|node| NodeLevels {
+            node_id: node.node_id,
+            version: node.version,
+            level_min: node.level_min,
+            level_max: node.level_max,
+        });
+        let mut nodes: Vec<NodeLevels> = nodes.collect();
+        nodes.sort_by_key(|node| node.node_id);
+        let level_common = Some(answer.level_common).filter(|level| *level > 0);
+        Features { level: answer.level, level_common, nodes }
+    }
+}
+
 /// A topic in a list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TopicSummary {

@@ -18,7 +18,8 @@ use crate::client::Client;
 use crate::error::{AdminError, CallError, Code, ErrorCode, Outcome};
 
 pub use description::{
-    Cluster, Health, NewTopic, Node, Partition, Replica, ReplicaRole, Topic, TopicSummary,
+    Cluster, Features, Health, LedGroup, NewTopic, Node, NodeLevels, NodeReport, Partition,
+    Replica, ReplicaRole, Topic, TopicSummary, VoterLag,
 };
 pub use nodes::{NodeStatus, Removal, ReplicaMove, Standing};
 
@@ -96,6 +97,47 @@ impl Admin {
             })
             .await?;
         Ok(answer.into())
+    }
+
+    /// What the asked node knows at first hand.
+    ///
+    /// # Errors
+    /// What prevents asking.
+    pub async fn inspect(&self) -> Result<NodeReport, AdminError> {
+        let answer = self
+            .call(Target::Any, Repeated::Harmless, |mut admin| async move {
+                admin.inspect_node(v1::InspectNodeRequest {}).await
+            })
+            .await?;
+        Ok(answer.into())
+    }
+
+    /// The finalized feature level, and what each node speaks.
+    ///
+    /// # Errors
+    /// What prevents asking.
+    pub async fn describe_features(&self) -> Result<Features, AdminError> {
+        let answer = self
+            .call(Target::Any, Repeated::Harmless, |mut admin| async move {
+                admin.describe_features(v1::DescribeFeaturesRequest {}).await
+            })
+            .await?;
+        Ok(answer.into())
+    }
+
+    /// Raises the finalized feature level, for ever: from then on nodes of an older build are
+    /// refused. `None`: to the highest that every node speaks. Returns the level that is finalized.
+    ///
+    /// # Errors
+    /// `NOT_SUPPORTED` where a node does not speak it, or does not answer.
+    pub async fn finalize_level(&self, level: Option<u32>) -> Result<u32, AdminError> {
+        let request = v1::FinalizeLevelRequest { level: level.unwrap_or(0) };
+        let answer = self
+            .call(Target::Any, Repeated::Harmless, |mut admin| async move {
+                admin.finalize_level(request).await
+            })
+            .await?;
+        Ok(answer.level)
     }
 
     /// Creates a topic.

@@ -42,6 +42,8 @@ pub(crate) enum ClusterCommand {
     Init,
     /// Ask whether anything is wrong; exit code 0 means no
     Health,
+    /// Show the finalized feature level, and which levels each node speaks
+    Features,
 }
 
 #[derive(Debug, clap::Args)]

@@ -11,6 +11,7 @@ mod node;
 mod partition;
 mod read;
 mod topic;
+mod upgrade;
 mod values;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ pub(crate) use node::{NodeCommand, WaitArgs};
 pub(crate) use partition::PartitionCommand;
 pub(crate) use read::{DEFAULT_FORMAT, LevelArg, ReadArgs};
 pub(crate) use topic::{CreateArgs, TopicCommand};
+pub(crate) use upgrade::{PaceArgs, RollbackArgs, RunArgs, UpgradeCommand};
 pub(crate) use values::Setting;
 
 /// Runs local Quipu clusters, and works with any cluster from the shell.
@@ -104,6 +106,9 @@ pub(crate) enum Command {
     /// Start and break local clusters; form and check any cluster
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Go to another version node by node, and finalize what it brings
+    #[command(subcommand)]
+    Upgrade(UpgradeCommand),
     /// Create, list, describe, change and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),

@@ -13,6 +13,7 @@ mod partition;
 mod printer;
 mod read;
 mod topic;
+mod upgrade;
 
 use anyhow::Context as _;
 use quipu_client::{Client, ClientConfig};
@@ -32,6 +33,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     }
     match command {
         Command::Cluster(command) => Box::pin(cluster::run(&global, command)).await,
+        Command::Upgrade(command) => Box::pin(upgrade::run(&global, command)).await,
         Command::Topic(command) => Box::pin(topic::run(&global, command)).await,
         Command::Append(args) => Box::pin(append::run(&global, args)).await,
         Command::Read(args) => Box::pin(read::run(&global, args)).await,

@@ -111,6 +111,12 @@ impl ProcessId {
         }
     }
 
+    /// The file that the process runs, while it does and the file is still there.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        let file = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
+        Some(file).filter(|file| self.state() != ProcessState::Down && file.is_file())
+    }
+
     /// Sends a signal to this process and to no other. Fails if it has ended.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);

@@ -15,9 +15,9 @@
 //! | `node`, `cluster`, `quipud` | processes: start, kill, stop, wait |
 //! | `recorder`, `load`, `payload`, `survey` | the history: how it comes about |
 //! | `pump`, `agreement` | appends in bulk, counted and compared |
-//! | `judge`, `stage` | the verdict and how it is told |
+//! | `judge`, `promptness`, `stage` | the verdict and how it is told |
 //! | `scrape`, `usage` | metrics and /proc |
-//! | `kills`, `linearizable`, `pause`, `catch_up`, `saturate`, `idle` | the checks |
+//! | `kills`, `linearizable`, `pause`, `catch_up`, `saturate`, `idle`, `upgrade` | the checks |
 
 mod agreement;
 mod catch_up;
@@ -30,6 +30,7 @@ mod load;
 mod node;
 mod pause;
 mod payload;
+mod promptness;
 mod pump;
 mod quipud;
 mod recorder;
@@ -37,6 +38,7 @@ mod saturate;
 mod scrape;
 mod stage;
 mod survey;
+mod upgrade;
 mod usage;
 
 use std::path::PathBuf;
@@ -94,6 +96,8 @@ enum Check {
     Saturate(saturate::Saturate),
     /// Do nothing with many partitions: it costs next to nothing
     Idle(idle::Idle),
+    /// Go to the new release node by node under appends, back, forward again, and finalize
+    Upgrade(upgrade::Upgrade),
 }
 
 impl Check {
@@ -106,6 +110,7 @@ impl Check {
             Self::CatchUp(check) => check.bound(),
             Self::Saturate(check) => check.bound(),
             Self::Idle(check) => check.bound(),
+            Self::Upgrade(check) => check.bound(),
         }
     }
 
@@ -117,6 +122,7 @@ impl Check {
             Self::CatchUp(check) => check.run(stage).await,
             Self::Saturate(check) => check.run(stage).await,
             Self::Idle(check) => check.run(stage).await,
+            Self::Upgrade(check) => check.run(stage).await,
         }
     }
 }

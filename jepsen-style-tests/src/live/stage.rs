@@ -96,13 +96,23 @@ impl Stage {
         fastrand::Rng::with_seed(self.seed.wrapping_mul(31).wrapping_add(purpose))
     }
 
+    /// The binary that is tested.
+    pub(super) fn quipud(&self) -> &Path {
+        &self.program.quipud
+    }
+
+    /// A cluster was formed: what fails from now on is its failure.
+    pub(super) fn formed(&self) {
+        self.formed.store(true, Ordering::Relaxed);
+    }
+
     /// A fresh cluster.
     ///
     /// # Errors
     /// If it can't be started.
     pub(super) async fn cluster(&self) -> anyhow::Result<LiveCluster> {
         let cluster = LiveCluster::start(self.program.clone(), self.dir(), NODES).await?;
-        self.formed.store(true, Ordering::Relaxed);
+        self.formed();
         self.say(format_args!("{NODES} nodes: {}", cluster.addresses().join(", ")));
         Ok(cluster)
     }

@@ -27,12 +27,22 @@ const PROCESS: &str = "survey";
 pub(super) async fn survey(
     cluster: &LiveCluster,
     client: &Client,
+    topic: (&str, u32),
+    recorder: &Recorder,
+) -> Vec<Violation> {
+    survey_nodes(&cluster.ids(), client, topic, recorder).await
+}
+
+/// The same of nodes that are no children of this process.
+pub(super) async fn survey_nodes(
+    nodes: &[u64],
+    client: &Client,
     (topic, partitions): (&str, u32),
     recorder: &Recorder,
 ) -> Vec<Violation> {
     let mut violations = Vec::new();
     for partition in 0..partitions {
-        for node in cluster.ids() {
+        for node in nodes.iter().copied() {
             let op = recorder.invoke(PROCESS, Call::Survey { partition, node });
             match survey_one(client, node, (topic, partition)).await {
                 Ok(log) => recorder.ok(PROCESS, op, log),

@@ -9,6 +9,7 @@
 //! - [`ids`], [`time`], [`position`]: the vocabulary.
 //! - [`codec`]: bounded reading and writing, used by each stored or sent encoding.
 //! - [`limits`]: every bound, with its unit and reason.
+//! - [`features`]: which levels a build speaks, and what each adds.
 //! - [`partition`]: one partition's log: offsets, idempotence, conditions, index, checkpoints.
 //! - [`groups`]: what consumer groups have consumed.
 //! - [`metadata`]: nodes, topics and which node holds which replica.
@@ -18,6 +19,7 @@
 //! - [`zoo`]: bugs on purpose, in builds of their own.
 
 pub mod codec;
+pub mod features;
 pub mod groups;
 pub mod ids;
 pub mod limits;

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use node_core::features::FeatureLevel;
 use node_core::groups::{
     CommitOffsets, Committer, ExpireMembers, GroupCommand, GroupTable, Heartbeat, LeaveGroup,
     MemberProfile, OffsetCommit, TopicFact, TopicNews,
@@ -237,6 +238,8 @@ fn commands_of_a_nodes_life_are_as_on_their_page() {
     check_metadata_command("set-rack", &MetadataCommand::SetRack { node, rack });
     let fault = PlaceFault::Busy;
     check_outcome("outcome-not-placed", MetadataOutcome::NotPlaced { fault });
+    let finalize = MetadataCommand::FinalizeLevel { level: FeatureLevel(2) };
+    check_metadata_command("finalize-level", &finalize);
 }
 
 #[test]

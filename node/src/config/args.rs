@@ -18,6 +18,8 @@ pub(super) struct Typed {
     pub(super) config: Option<String>,
     /// `--print-config`.
     pub(super) print_config: bool,
+    /// `--print-versions`.
+    pub(super) print_versions: bool,
 }
 
 /// The command line, for parsing, help and completions.
@@ -49,6 +51,12 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Print the settings in effect and where each came from, then exit"),
         )
+        .arg(
+            Arg::new("print-versions")
+                .long("print-versions")
+                .action(ArgAction::SetTrue)
+                .help("Print the version and the feature levels it speaks as JSON, then exit"),
+        )
         .args(flags)
 }
 
@@ -66,6 +74,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Typ
         settings,
         config: matches.remove_one("config"),
         print_config: matches.get_flag("print-config"),
+        print_versions: matches.get_flag("print-versions"),
     })
 }
 

@@ -38,6 +38,8 @@ pub struct Loaded {
     pub config: NodeConfig,
     /// `--print-config`: show [`Loaded::to_toml`] instead of running.
     pub print_config: bool,
+    /// `--print-versions`: show what this build is instead of running; nothing else was read.
+    pub print_versions: bool,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -47,16 +49,19 @@ pub fn load(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, ConfigError> {
     let typed = args::parse(arguments)?;
+    let mut loaded = Loaded {
+        config: NodeConfig::default(),
+        print_config: typed.print_config,
+        print_versions: typed.print_versions,
+        origins: BTreeMap::new(),
+    };
+    if typed.print_versions {
+        return Ok(loaded);
+    }
     let environment = written::from_environment(environment)?;
     let file = match typed.config.or(environment.config) {
         Some(path) => file::read(Path::new(&path))?,
         None => Vec::new(),
-    };
-
-    let mut loaded = Loaded {
-        config: NodeConfig::default(),
-        print_config: typed.print_config,
-        origins: BTreeMap::new(),
     };
     // Later ones overwrite earlier ones.
     for written in file.into_iter().chain(environment.settings).chain(typed.settings) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::config::address::Address;
 use crate::limits;
+use crate::version::Release;
 
 /// The configuration of one node. [`NodeConfig::check`] says whether it is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct NodeConfig {
     pub election_timeout: Duration,
     /// Pause between two beats of a pair of nodes, and between heartbeats of a busy group.
     pub heartbeat: Duration,
+    /// What the node says it is. Not a setting: only tests say anything but this build.
+    pub release: Release,
 }
 
 /// What is logged on standard error, and how.
@@ -95,6 +98,7 @@ impl Default for NodeConfig {
             storage: StorageConfig { cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 },
             election_timeout: Duration::from_millis(1500),
             heartbeat: Duration::from_millis(300),
+            release: Release::default(),
         }
     }
 }

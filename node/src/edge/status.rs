@@ -13,6 +13,7 @@ use quipu_proto::v1::{ErrorCode, Outcome};
 use tonic::{Response, Status};
 
 use crate::formation::FormationFailure;
+use crate::levels::LevelFailure;
 use crate::limits;
 use crate::partition::{AppendFailure, ReadFailure};
 use crate::raft::RaftFailure;
@@ -429,7 +430,28 @@ impl Refusal {
                 "checkpoint.bytes and checkpoint.ms are fixed when the topic is made",
             ),
             MetadataOutcome::NotBootstrapped => Self::not_leader("the metadata", None),
+            MetadataOutcome::LevelTooLow { needed } => Self::new(
+                ErrorCode::NotSupported,
+                format!(
+                    "this needs feature level {needed}, which is not finalized yet: when every \
+                     node runs a build that speaks it, run `quipu upgrade finalize`"
+                ),
+            ),
             other => Self::internal(&format!("the metadata answered {other:?}")),
+        }
+    }
+
+    /// Why a feature level was not finalized.
+    pub(super) fn of_level(failure: LevelFailure, in_time: bool) -> Self {
+        let message = failure.to_string();
+        match failure {
+            LevelFailure::Lower { .. } => Self::invalid(message),
+            LevelFailure::Silent { .. } | LevelFailure::NotSpoken { .. } => {
+                Self::new(ErrorCode::NotSupported, message)
+            }
+            LevelFailure::Raft(failure) => {
+                Self::of_proposal(failure, "finalizing the feature level", in_time)
+            }
         }
     }
 
@@ -443,6 +465,7 @@ impl Refusal {
             | FormationFailure::NotIncluded { .. }
             | FormationFailure::LabelTaken { .. }
             | FormationFailure::TooManyNodes { .. }
+            | FormationFailure::LevelNotSpoken { .. }
             | FormationFailure::Malformed(_) => Self::invalid(message),
             // Some of the nodes may have adopted the cluster; a repeat goes on with it.
             FormationFailure::Unreachable { .. } => Self::open(ErrorCode::TimedOut, message),

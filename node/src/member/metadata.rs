@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use node_core::codec::DecodeError;
 use node_core::ids::{GroupId, NodeAddress, NodeUuid, NodeVersion};
 use node_core::metadata::{MetadataCommand, MetadataOutcome, MetadataState, NodeSpec};
 use quipu_proto::peer::v1 as pb;
@@ -33,6 +34,10 @@ impl Member {
         command: MetadataCommand,
         deadline: Instant,
     ) -> Result<MetadataOutcome, RaftFailure> {
+        // Here and not only where it leads: a leader of an earlier build would not look.
+        if let Some(refused) = self.refused_at_this_level(&command, deadline).await? {
+            return Ok(refused);
+        }
         let command = command.encode();
         loop {
             let failure = match self.propose_once(&command, deadline).await {
@@ -90,11 +95,36 @@ impl Member {
         let Some(replica) = self.registry.replica(GroupId::METADATA) else {
             return Err(RaftFailure::NotLeader { leader: None });
         };
+        let malformed = |error: DecodeError| RaftFailure::Stopped(error.to_string());
+        let decoded = MetadataCommand::decode(command.clone()).map_err(malformed)?;
+        if let Some(refused) = self.refused_at_this_level(&decoded, deadline).await? {
+            return Ok(refused);
+        }
         replica.pulse().touch();
         match replica.raft().execute(command, deadline).await? {
             (Applied::Metadata(outcome), _) => Ok(outcome),
             (other, _) => Err(RaftFailure::Stopped(format!("the metadata answered {other}"))),
         }
+    }
+
+    /// What apply would answer to a command that some member may not know. It must not get into the
+    /// log at all: the members that don't know it would stop.
+    async fn refused_at_this_level(
+        &self,
+        command: &MetadataCommand,
+        deadline: Instant,
+    ) -> Result<Option<MetadataOutcome>, RaftFailure> {
+        let raises = matches!(command, MetadataCommand::FinalizeLevel { .. });
+        if !raises && command.known_since() <= self.metadata().level() {
+            return Ok(None);
+        }
+        // The level may have been raised, and a node exchanged, just now.
+        Ok(self.fresh_metadata(deadline).await?.admits(command).err())
+    }
+
+    /// The way to another node, if its address is known.
+    pub(crate) fn peer(&self, node: NodeUuid) -> Option<Arc<crate::peer::PeerLink>> {
+        self.ground.peers.get(node)
     }
 
     /// This node leads the metadata group.
@@ -109,7 +139,7 @@ impl Member {
             self.ground.me,
             self.ground.label.0,
             &self.ground.config.advertise.to_string(),
-            crate::version::VERSION,
+            self.release().announced().ok()?.as_str(),
         )
     }
 

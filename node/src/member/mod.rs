@@ -52,6 +52,7 @@ use crate::peer::Peers;
 use crate::raft::{GroupContext, Place, RaftFailure, RaftTiming};
 use crate::storage::log_writer::LogWriter;
 use crate::storage::{Engine, manifest};
+use crate::version::Release;
 
 /// What a node has before it belongs to a cluster.
 #[derive(Clone)]
@@ -170,7 +171,8 @@ impl Member {
             },
         };
         let (liveness, publish_metadata) = (linearizer.liveness, publish);
-        Registry::new(Opener { groups, partitions, liveness, publish_metadata })
+        let levels = ground.config.release.levels;
+        Registry::new(Opener { groups, partitions, liveness, publish_metadata, levels })
     }
 
     async fn open_hosted(self: &Arc<Self>) -> Result<(), OpenFailure> {
@@ -239,6 +241,16 @@ impl Member {
     /// The metadata as applied on this node; may lag.
     pub(crate) fn metadata(&self) -> Arc<MetadataState> {
         self.metadata.borrow().clone()
+    }
+
+    /// Every change of the metadata on this node.
+    pub(crate) fn watch_metadata(&self) -> watch::Receiver<Arc<MetadataState>> {
+        self.metadata.clone()
+    }
+
+    /// What this node says it is.
+    pub(crate) fn release(&self) -> &Release {
+        &self.ground.config.release
     }
 
     pub(crate) fn registry_ref(&self) -> &Registry {

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use node_core::features::FeatureRange;
 use node_core::groups::GroupTable;
 use node_core::ids::{Generation, GroupId};
 use node_core::metadata::MetadataState;
@@ -121,6 +122,8 @@ pub(super) struct Opener {
     pub(super) partitions: Arc<PartitionContext>,
     pub(super) liveness: Arc<Liveness>,
     pub(super) publish_metadata: watch::Sender<Arc<MetadataState>>,
+    /// What this build speaks.
+    pub(super) levels: FeatureRange,
 }
 
 /// Closes a log, unless it is kept: what was begun on it and given up must not write any more.
@@ -240,7 +243,8 @@ impl Opener {
         let published = move |state: &MetadataState| {
             publish.send_replace(Arc::new(state.clone()));
         };
-        let (machine, shared) = TableMachine::<MetadataState>::open(
+        let (machine, shared) = TableMachine::<MetadataState>::open_speaking(
+            self.levels,
             group,
             self.groups.engine.clone(),
             Box::new(published),

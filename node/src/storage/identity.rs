@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use node_core::codec::{DecodeError, Reader, Writer};
+use node_core::features::{FeatureLevel, FeatureRange};
 use node_core::ids::{ClusterId, NodeLabel, NodeUuid};
 
 use super::error::ADVICE_STORE;
@@ -17,7 +18,10 @@ use super::{
 /// Format of the whole store: which spaces there are and how keys are laid out.
 pub const STORE_FORMAT: u32 = 1;
 
-const IDENTITY_VERSION: u8 = 1;
+/// As quipu 0.1 wrote it.
+const IDENTITY_VERSION_FIRST: u8 = 1;
+/// With the feature level. Quipu 0.1 does not open such a store, and that is the purpose.
+const IDENTITY_VERSION_LEVELS: u8 = 2;
 const STORE_FORMAT_VERSION: u8 = 1;
 
 /// The identity of an open store.
@@ -29,6 +33,8 @@ pub struct NodeIdentity {
     pub label: NodeLabel,
     /// The cluster it belongs to; `None` until it bootstrapped or joined one.
     pub cluster: Option<ClusterId>,
+    /// The cluster's feature level, as far as this node has heard.
+    pub level: FeatureLevel,
 }
 
 /// What a starting node expects of its directory.
@@ -40,6 +46,8 @@ pub struct ExpectedIdentity {
     pub cluster: Option<ClusterId>,
     /// Used only if the directory is empty: the uuid of a new node.
     pub uuid_if_new: NodeUuid,
+    /// What the starting build speaks.
+    pub levels: FeatureRange,
 }
 
 /// Why a directory is not the one that this node may use.
@@ -67,6 +75,17 @@ pub enum IdentityError {
         /// Asked for.
         given: NodeLabel,
     },
+    /// The cluster has finalized a feature level that this build does not speak.
+    #[error(
+        "this node's cluster has finalized feature level {finalized}, and this build speaks \
+        {spoken}; start the node with a build that speaks it, nothing was changed"
+    )]
+    LevelNotSpoken {
+        /// The cluster's.
+        finalized: FeatureLevel,
+        /// By this build.
+        spoken: FeatureRange,
+    },
     /// The store could not be read or written.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -90,6 +109,10 @@ impl NodeIdentity {
             let (found, given) = (identity.label, expected.label);
             return Err(IdentityError::OtherLabel { found, given });
         }
+        if !expected.levels.contains(identity.level) {
+            let (finalized, spoken) = (identity.level, expected.levels);
+            return Err(IdentityError::LevelNotSpoken { finalized, spoken });
+        }
         match (identity.cluster, expected.cluster) {
             (Some(found), Some(expected)) if found != expected => {
                 Err(IdentityError::OtherCluster { found, expected })
@@ -110,15 +133,35 @@ impl NodeIdentity {
             None => {}
         }
         let identity = Self { cluster: Some(cluster), ..self };
-        let mut batch = WriteBatch::new();
-        identity.put(&mut batch);
-        engine.write(batch, Durability::Synced)?;
+        identity.keep(engine)?;
         Ok(identity)
     }
 
+    /// Remembers the cluster's feature level, synced before it returns: a build that does not
+    /// speak it will not open this store.
+    pub fn raise_level(
+        self,
+        engine: &dyn Engine,
+        level: FeatureLevel,
+    ) -> Result<Self, StorageError> {
+        if level <= self.level {
+            return Ok(self);
+        }
+        let identity = Self { level, ..self };
+        identity.keep(engine)?;
+        Ok(identity)
+    }
+
+    fn keep(&self, engine: &dyn Engine) -> Result<(), StorageError> {
+        let mut batch = WriteBatch::new();
+        self.put(&mut batch);
+        engine.write(batch, Durability::Synced)
+    }
+
     fn create(engine: &dyn Engine, expected: ExpectedIdentity) -> Result<Self, StorageError> {
-        let ExpectedIdentity { label, cluster, uuid_if_new: node } = expected;
-        let identity = Self { node, label, cluster };
+        let ExpectedIdentity { label, cluster, uuid_if_new: node, levels } = expected;
+        // A build that has given up the first levels begins with its lowest.
+        let identity = Self { node, label, cluster, level: levels.min };
         let mut batch = WriteBatch::new();
         let key = keys::store_format();
         let format = sealed::seal(&key, STORE_FORMAT_VERSION, &STORE_FORMAT.to_be_bytes());
@@ -134,22 +177,35 @@ impl NodeIdentity {
         self.node.write(&mut writer);
         self.label.write(&mut writer);
         writer.option(self.cluster, |writer, cluster| cluster.write(writer));
-        let value = sealed::seal(&key, IDENTITY_VERSION, &writer.finish());
+        let has_level = self.level > FeatureLevel::FIRST;
+        if has_level {
+            self.level.write(&mut writer);
+        }
+        let version = if has_level { IDENTITY_VERSION_LEVELS } else { IDENTITY_VERSION_FIRST };
+        let value = sealed::seal(&key, version, &writer.finish());
         batch.put(Space::State, key, value);
     }
 
     fn decode(sealed: sealed::Sealed) -> Result<Self, StorageError> {
-        if sealed.version != IDENTITY_VERSION {
-            let (found, supported) = (sealed.version.into(), IDENTITY_VERSION.into());
-            return Err(StorageError::NewerFormat { found, supported });
-        }
+        let has_level = match sealed.version {
+            IDENTITY_VERSION_FIRST => false,
+            IDENTITY_VERSION_LEVELS => true,
+            newer => {
+                let (found, supported) = (newer.into(), IDENTITY_VERSION_LEVELS.into());
+                return Err(StorageError::NewerFormat { found, supported });
+            }
+        };
         let read = |body: Bytes| -> Result<Self, DecodeError> {
             let mut reader = Reader::new("node identity", body);
             let node = NodeUuid::read(&mut reader)?;
             let label = NodeLabel::read(&mut reader)?;
             let cluster = reader.option(ClusterId::read)?;
+            let level = match has_level {
+                true => FeatureLevel::read(&mut reader)?,
+                false => FeatureLevel::FIRST,
+            };
             reader.finish()?;
-            Ok(Self { node, label, cluster })
+            Ok(Self { node, label, cluster, level })
         };
         read(sealed.body).map_err(|error| damaged(error.to_string()))
     }
@@ -182,6 +238,7 @@ fn damaged(what: String) -> StorageError {
 
 #[cfg(test)]
 mod tests {
+    use node_core::features::SUPPORTED;
     use node_core::ids::GroupId;
     use uuid::Uuid;
 
@@ -193,6 +250,7 @@ mod tests {
             label: NodeLabel(label),
             cluster: cluster.map(|id| ClusterId(Uuid::from_u128(id))),
             uuid_if_new: NodeUuid(Uuid::from_u128(uuid)),
+            levels: SUPPORTED,
         }
     }
 
@@ -220,6 +278,31 @@ mod tests {
         let refused = IdentityError::OtherCluster { found: cluster, expected: other };
         assert_eq!(again.adopt(&engine, other), Err(refused.clone()));
         assert_eq!(NodeIdentity::open(&engine, expected(1, Some(6), 0)), Err(refused));
+    }
+
+    #[test]
+    fn a_build_that_does_not_speak_the_finalized_level_is_refused_and_told_why() {
+        let engine = MemoryEngine::new();
+        let fresh = NodeIdentity::open(&engine, expected(1, None, 11)).expect("empty store");
+        let raised = fresh.raise_level(&engine, FeatureLevel(2)).expect("memory");
+        engine.power_cut(0);
+        assert_eq!(NodeIdentity::open(&engine, expected(1, None, 0)), Ok(raised));
+
+        let old = ExpectedIdentity { levels: FeatureRange::FIRST, ..expected(1, None, 0) };
+        let refused = NodeIdentity::open(&engine, old).expect_err("too old");
+        let words = "finalized feature level 2, and this build speaks 1;";
+        assert!(refused.to_string().contains(words), "{refused}");
+        assert_eq!(NodeIdentity::open(&engine, expected(1, None, 0)), Ok(raised));
+    }
+
+    #[test]
+    fn an_identity_of_the_first_level_has_the_bytes_of_the_first_release() {
+        let engine = MemoryEngine::new();
+        NodeIdentity::open(&engine, expected(1, None, 11)).expect("empty store");
+        let key = keys::node_identity();
+        let value = engine.get(Space::State, &key).expect("memory").expect("written");
+        let sealed = sealed::open(&key, value).expect("whole");
+        assert_eq!((sealed.version, sealed.body.len()), (1, 16 + 8 + 1));
     }
 
     #[test]

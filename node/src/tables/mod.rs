@@ -4,11 +4,15 @@
 //! Not here: what the commands mean (`node_core::groups`, `node_core::metadata`), nor who proposes
 //! them (`metadata.rs`, `coordinator.rs`).
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use node_core::codec::DecodeError;
+use node_core::features::{FeatureLevel, FeatureRange, SUPPORTED};
 use node_core::groups::{GroupCommand, GroupTable};
 use node_core::ids::GroupId;
 use node_core::metadata::{MetadataCommand, MetadataState};
@@ -24,8 +28,16 @@ use crate::storage::{Engine, WriteBatch, keys, row};
 pub(crate) trait Table: Sized + Send + 'static {
     /// The state before the first entry.
     fn empty() -> Self;
-    /// Applies an encoded command. An error means that this replica can't go on.
-    fn apply_encoded(&mut self, at: RaftPosition, command: Bytes) -> Result<Applied, DecodeError>;
+    /// Applies an encoded command, if it is of those levels. An error means that this replica
+    /// can't go on; nothing was changed.
+    fn apply_encoded(
+        &mut self,
+        at: RaftPosition,
+        command: Bytes,
+        spoken: FeatureRange,
+    ) -> Result<Applied, Unreadable>;
+    /// The feature level that its bytes are of.
+    fn level(&self) -> FeatureLevel;
     fn apply_blank(&mut self, at: RaftPosition);
     fn apply_membership(&mut self, at: RaftPosition, membership: Bytes);
     fn applied(&self) -> Option<RaftPosition>;
@@ -38,9 +50,17 @@ impl Table for GroupTable {
     fn empty() -> Self {
         Self::default()
     }
-    fn apply_encoded(&mut self, at: RaftPosition, command: Bytes) -> Result<Applied, DecodeError> {
+    fn apply_encoded(
+        &mut self,
+        at: RaftPosition,
+        command: Bytes,
+        _: FeatureRange,
+    ) -> Result<Applied, Unreadable> {
         let command = GroupCommand::decode(command)?;
         Ok(Applied::Group(self.apply(at, &command)))
+    }
+    fn level(&self) -> FeatureLevel {
+        FeatureLevel::FIRST
     }
     fn apply_blank(&mut self, at: RaftPosition) {
         self.apply_blank(at);
@@ -66,9 +86,21 @@ impl Table for MetadataState {
     fn empty() -> Self {
         Self::default()
     }
-    fn apply_encoded(&mut self, at: RaftPosition, command: Bytes) -> Result<Applied, DecodeError> {
+    fn apply_encoded(
+        &mut self,
+        at: RaftPosition,
+        command: Bytes,
+        spoken: FeatureRange,
+    ) -> Result<Applied, Unreadable> {
         let command = MetadataCommand::decode(command)?;
+        Unreadable::unless_spoken(command.known_since(), spoken)?;
+        if let MetadataCommand::FinalizeLevel { level } = command {
+            Unreadable::unless_spoken(level, spoken)?;
+        }
         Ok(Applied::Metadata(self.apply(at, &command)))
+    }
+    fn level(&self) -> FeatureLevel {
+        self.level()
     }
     fn apply_blank(&mut self, at: RaftPosition) {
         self.apply_blank(at);
@@ -87,6 +119,29 @@ impl Table for MetadataState {
     }
     fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         Self::decode_snapshot(bytes)
+    }
+}
+
+/// A command or a snapshot that this build can't take. Its replica stops, and has changed nothing:
+/// a build that can goes on where it stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(
+        "this needs feature level {needed}, and this build speaks {spoken}: start the node with a \
+         build that speaks it; nothing was changed"
+    )]
+    Level { needed: FeatureLevel, spoken: FeatureRange },
+}
+
+impl Unreadable {
+    fn unless_spoken(needed: FeatureLevel, spoken: FeatureRange) -> Result<(), Self> {
+        // What an earlier level brought stays readable; only what is newer can't be known.
+        match needed <= spoken.max {
+            true => Ok(()),
+            false => Err(Self::Level { needed, spoken }),
+        }
     }
 }
 
@@ -112,6 +167,8 @@ pub(crate) struct TableMachine<T> {
     shared: Arc<Shared<T>>,
     published: Box<dyn Fn(&T) + Send + Sync>,
     entries_since_snapshot: u64,
+    /// What this build speaks.
+    spoken: FeatureRange,
 }
 
 /// What Raft needs of a table's machine, whatever the table.
@@ -142,6 +199,12 @@ fn bad(what: impl ToString) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_string())
 }
 
+fn decode_spoken<T: Table>(snapshot: Bytes, spoken: FeatureRange) -> Result<T, Unreadable> {
+    let table = T::decode(snapshot)?;
+    Unreadable::unless_spoken(table.level(), spoken)?;
+    Ok(table)
+}
+
 impl<T: Table> TableMachine<T> {
     /// The table as its snapshot in the store has it. `published` sees every later state.
     pub(crate) fn open(
@@ -149,14 +212,31 @@ impl<T: Table> TableMachine<T> {
         engine: Arc<dyn Engine>,
         published: Box<dyn Fn(&T) + Send + Sync>,
     ) -> io::Result<(Self, Arc<Shared<T>>)> {
+        Self::open_speaking(SUPPORTED, group, engine, published)
+    }
+
+    /// The same for a node that acts as another release.
+    pub(crate) fn open_speaking(
+        spoken: FeatureRange,
+        group: GroupId,
+        engine: Arc<dyn Engine>,
+        published: Box<dyn Fn(&T) + Send + Sync>,
+    ) -> io::Result<(Self, Arc<Shared<T>>)> {
         let stored = row::get(&*engine, &keys::snapshot(group)).map_err(io::Error::other)?;
         let table = match stored {
             None => T::empty(),
-            Some(snapshot) => T::decode(snapshot).map_err(bad)?,
+            Some(snapshot) => decode_spoken(snapshot, spoken).map_err(bad)?,
         };
         let shared = Arc::new(Shared { table: Mutex::new(table), wants_snapshot: Notify::new() });
-        let machine =
-            Self { group, engine, shared: shared.clone(), published, entries_since_snapshot: 0 };
+        let entries_since_snapshot = 0;
+        let machine = Self {
+            group,
+            engine,
+            shared: shared.clone(),
+            published,
+            entries_since_snapshot,
+            spoken,
+        };
         (machine.published)(&machine.shared.read());
         Ok((machine, shared))
     }
@@ -181,7 +261,7 @@ impl<T: Table> AnyTable for TableMachine<T> {
     }
 
     fn apply_command(&mut self, at: RaftPosition, command: Bytes) -> io::Result<Applied> {
-        let applied = self.shared.read().apply_encoded(at, command).map_err(bad)?;
+        let applied = self.shared.read().apply_encoded(at, command, self.spoken).map_err(bad)?;
         self.applied_one();
         Ok(applied)
     }
@@ -215,7 +295,7 @@ impl<T: Table> AnyTable for TableMachine<T> {
     }
 
     fn install(&mut self, snapshot: Bytes) -> io::Result<WriteBatch> {
-        let table = T::decode(snapshot.clone()).map_err(bad)?;
+        let table = decode_spoken(snapshot.clone(), self.spoken).map_err(bad)?;
         *self.shared.read() = table;
         self.entries_since_snapshot = 0;
         let mut batch = WriteBatch::new();

@@ -1,12 +1,12 @@
-//! A coordinator that assigns what the test says, to whoever asks.
+//! A coordinator that assigns what the test says, to whoever asks, and keeps offsets.
 
 use std::time::Duration;
 
 use quipu_proto::v1;
 use tokio::time::Instant;
 
-use super::final_refusal;
 use super::services::Node;
+use super::{Fate, final_refusal};
 
 impl Node {
     /// Answers when the member does not have just what the test says, or when its wait is over.
@@ -43,6 +43,39 @@ impl Node {
                 }
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Commits what is not behind, unless the test says otherwise.
+    pub(super) fn commit(
+        &self,
+        request: v1::CommitOffsetsRequest,
+    ) -> Result<v1::CommitOffsetsResponse, v1::Error> {
+        let mut state = self.cluster.state();
+        self.lead(Some(state.coordinator))?;
+        let fate = state.fates.pop_front().unwrap_or(Fate::Fine);
+        if let Fate::Refused(error) = fate {
+            return Err(error);
+        }
+        let group = state.groups.entry(request.group).or_default();
+        for offset in &request.offsets {
+            let known = group.get(&(offset.topic.clone(), offset.partition));
+            if let Some(known) = known.filter(|known| known.offset > offset.offset)
+                && !request.reset
+            {
+                return Err(v1::Error {
+                    committed_offset: Some(known.offset),
+                    ..final_refusal(v1::ErrorCode::OffsetRegression)
+                });
+            }
+        }
+        for offset in request.offsets {
+            let committed = v1::GroupOffset { committed_at_ms: 5, ..offset };
+            group.insert((committed.topic.clone(), committed.partition), committed);
+        }
+        match fate {
+            Fate::WrittenThenError(error) => Err(error),
+            _ => Ok(v1::CommitOffsetsResponse {}),
         }
     }
 }

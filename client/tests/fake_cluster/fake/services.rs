@@ -337,37 +337,3 @@ impl Groups for Node {
         answer(deleted.map(|()| v1::DeleteGroupResponse {}))
     }
 }
-
-impl Node {
-    fn commit(
-        &self,
-        request: v1::CommitOffsetsRequest,
-    ) -> Result<v1::CommitOffsetsResponse, v1::Error> {
-        let mut state = self.cluster.state();
-        self.lead(Some(state.coordinator))?;
-        let fate = state.fates.pop_front().unwrap_or(Fate::Fine);
-        if let Fate::Refused(error) = fate {
-            return Err(error);
-        }
-        let group = state.groups.entry(request.group).or_default();
-        for offset in &request.offsets {
-            let known = group.get(&(offset.topic.clone(), offset.partition));
-            if let Some(known) = known.filter(|known| known.offset > offset.offset)
-                && !request.reset
-            {
-                return Err(v1::Error {
-                    committed_offset: Some(known.offset),
-                    ..final_refusal(ErrorCode::OffsetRegression)
-                });
-            }
-        }
-        for offset in request.offsets {
-            let committed = v1::GroupOffset { committed_at_ms: 5, ..offset };
-            group.insert((committed.topic.clone(), committed.partition), committed);
-        }
-        match fate {
-            Fate::WrittenThenError(error) => Err(error),
-            _ => Ok(v1::CommitOffsetsResponse {}),
-        }
-    }
-}

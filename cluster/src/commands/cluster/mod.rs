@@ -1,8 +1,9 @@
 //! `quipu cluster …`: local clusters, and forming and checking any cluster.
 //!
 //! `up` starts what is down, `signals` ends, stops and restarts nodes, `status` shows them,
-//! `health` asks every node what it thinks is wrong.
+//! `health` asks every node what it thinks is wrong, `features` shows the feature levels.
 
+mod features;
 mod health;
 mod signals;
 mod status;
@@ -34,6 +35,7 @@ pub(super) async fn run(global: &GlobalArgs, command: ClusterCommand) -> anyhow:
         ClusterCommand::Down(args) => signals::down(global, &args).await,
         ClusterCommand::Init => init(global).await,
         ClusterCommand::Health => health::run(global).await,
+        ClusterCommand::Features => features::run(global).await,
     }
 }
 

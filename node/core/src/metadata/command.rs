@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{PlaceGroup, Standing};
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::features::FeatureLevel;
 use crate::ids::{
     ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, RackName, ReplicaId,
     TopicId, TopicName,
@@ -21,7 +22,8 @@ const KIND_DELETE_TOPIC: u8 = 5;
 const KIND_ALLOCATE_PRODUCER_IDS: u8 = 6;
 const KIND_REPLICAS_SETTLED: u8 = 7;
 const KIND_REPLACE_REPLICA: u8 = 8;
-// 9 to 15 are left to others; what moves nodes and replicas is together.
+const KIND_FINALIZE_LEVEL: u8 = 9;
+// What moves nodes and replicas is together; 10 to 15 were never given out.
 const KIND_SET_STANDING: u8 = 16;
 const KIND_PLACE_GROUP: u8 = 17;
 const KIND_REMOVE_NODE: u8 = 18;
@@ -93,6 +95,11 @@ pub enum MetadataCommand {
         /// `None`: in none that it was told of.
         rack: Option<RackName>,
     },
+    /// Raises the finalized feature level. Proposed only when every member speaks it.
+    FinalizeLevel {
+        /// To this.
+        level: FeatureLevel,
+    },
 }
 
 /// See [`MetadataCommand::Bootstrap`].
@@ -147,6 +154,27 @@ pub struct NodeSpec {
 }
 
 impl MetadataCommand {
+    /// The first level whose builds know this command. It is proposed only where every member is
+    /// of such a build: [`MetadataState::admits`](super::MetadataState::admits).
+    #[must_use]
+    pub fn known_since(&self) -> FeatureLevel {
+        match self {
+            MetadataCommand::Bootstrap(_)
+            | MetadataCommand::RegisterNode(_)
+            | MetadataCommand::CreateTopic(_)
+            | MetadataCommand::AlterTopic { .. }
+            | MetadataCommand::DeleteTopic { .. }
+            | MetadataCommand::AllocateProducerIds { .. }
+            | MetadataCommand::ReplicasSettled { .. }
+            | MetadataCommand::ReplaceReplica { .. } => FeatureLevel::FIRST,
+            MetadataCommand::SetStanding { .. }
+            | MetadataCommand::PlaceGroup(_)
+            | MetadataCommand::RemoveNode { .. }
+            | MetadataCommand::SetRack { .. }
+            | MetadataCommand::FinalizeLevel { .. } => FeatureLevel::MEMBERSHIP,
+        }
+    }
+
     /// The payload of the Raft entry.
     ///
     /// # Panics
@@ -213,6 +241,10 @@ impl MetadataCommand {
                 node.write(&mut writer);
                 writer.option(rack.as_ref(), |writer, rack| rack.write(writer));
             }
+            MetadataCommand::FinalizeLevel { level } => {
+                writer.u8(KIND_FINALIZE_LEVEL);
+                level.write(&mut writer);
+            }
         }
         writer.finish()
     }
@@ -266,6 +298,9 @@ impl MetadataCommand {
                 node: NodeUuid::read(reader)?,
                 rack: reader.option(RackName::read)?,
             },
+            KIND_FINALIZE_LEVEL => {
+                MetadataCommand::FinalizeLevel { level: FeatureLevel::read(reader)? }
+            }
             kind => return Err(reader.unknown_kind(kind)),
         })
     }

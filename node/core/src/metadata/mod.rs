@@ -12,9 +12,11 @@
 //! - `command`, `outcome`: what is replicated, and the answers;
 //! - `nodes`, `topics`: applying the commands about each; `membership`: a node's life;
 //! - `moves`: which replicas leave a node next, and where they go;
+//! - `levels`: the finalized feature level;
 //! - `placement`: who holds what; `snapshot`: the state's bytes.
 
 mod command;
+mod levels;
 mod membership;
 mod moves;
 mod nodes;
@@ -31,6 +33,7 @@ pub use self::command::{Bootstrap, CreateTopic, MetadataCommand, NodeSpec, Regis
 pub use self::membership::{PlaceFault, PlaceGroup, Standing};
 pub use self::moves::Move;
 pub use self::outcome::{BootstrapFault, MetadataOutcome};
+use crate::features::FeatureLevel;
 use crate::ids::{
     ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, RackName, ReplicaId,
     TopicId, TopicName,
@@ -45,6 +48,8 @@ use crate::topic_config::TopicConfig;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataState {
     cluster_id: Option<ClusterId>,
+    /// Finalized; never goes back.
+    level: FeatureLevel,
     coordinators: u32,
     nodes: BTreeMap<NodeUuid, NodeRecord>,
     /// Nodes that were removed, the latest last; at most
@@ -139,6 +144,7 @@ impl Default for MetadataState {
     fn default() -> MetadataState {
         MetadataState {
             cluster_id: None,
+            level: FeatureLevel::FIRST,
             coordinators: 0,
             nodes: BTreeMap::new(),
             removed: Vec::new(),
@@ -160,6 +166,9 @@ impl MetadataState {
     /// If `at` does not follow the last applied entry.
     pub fn apply(&mut self, at: RaftPosition, command: &MetadataCommand) -> MetadataOutcome {
         self.apply_blank(at);
+        if let Err(refused) = self.admits(command) {
+            return refused;
+        }
         match command {
             MetadataCommand::Bootstrap(bootstrap) => self.bootstrap(bootstrap),
             _ if self.cluster_id.is_none() => MetadataOutcome::NotBootstrapped,
@@ -176,6 +185,7 @@ impl MetadataState {
             MetadataCommand::PlaceGroup(place) => self.place_group(place),
             MetadataCommand::RemoveNode { node } => self.remove_node(*node),
             MetadataCommand::SetRack { node, rack } => self.set_rack(*node, rack.as_ref()),
+            MetadataCommand::FinalizeLevel { level } => self.finalize_level(*level),
         }
     }
 
@@ -216,6 +226,12 @@ impl MetadataState {
     #[must_use]
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.cluster_id
+    }
+
+    /// The feature level that is finalized.
+    #[must_use]
+    pub fn level(&self) -> FeatureLevel {
+        self.level
     }
 
     /// Coordinator groups; 0 before the bootstrap.

@@ -7,6 +7,7 @@ use super::{
     Bootstrap, BootstrapFault, GroupKind, GroupRecord, MetadataOutcome, MetadataState, NodeRecord,
     NodeSpec, RegisterNode, Replica, Standing,
 };
+use crate::features::{FeatureLevel, FeatureRange};
 use crate::ids::{GroupId, NodeUuid, ReplicaId};
 use crate::limits::{
     COORDINATORS_MAX, GROUP_RETIRING_MAX, METADATA_VOTERS_MAX, NODE_RECORDS_MAX, NODES_MAX,
@@ -25,6 +26,7 @@ impl MetadataState {
         if let Err(fault) = check_bootstrap(bootstrap) {
             return MetadataOutcome::InvalidBootstrap { fault };
         }
+        self.level = founding_level(bootstrap).expect("it was checked");
         self.cluster_id = Some(bootstrap.cluster_id);
         self.coordinators = bootstrap.coordinators;
         let metadata = GroupRecord {
@@ -49,6 +51,9 @@ impl MetadataState {
         let node = &register.node;
         if self.removed.contains(&node.uuid) {
             return MetadataOutcome::NodeWasRemoved;
+        }
+        if !node.version.levels().contains(self.level) {
+            return MetadataOutcome::LevelNotSpoken { level: self.level };
         }
         let holder = self.node_by_label(node.label).map(|(uuid, _)| uuid);
         let holder = holder.filter(|holder| *holder != node.uuid);
@@ -218,7 +223,15 @@ fn check_bootstrap(bootstrap: &Bootstrap) -> Result<(), BootstrapFault> {
             return Err(BootstrapFault::NodeTwice { node: member.uuid });
         }
     }
-    Ok(())
+    match founding_level(bootstrap) {
+        Some(_) => Ok(()),
+        None => Err(BootstrapFault::Levels),
+    }
+}
+
+/// A new cluster begins with all that its members have in common.
+fn founding_level(bootstrap: &Bootstrap) -> Option<FeatureLevel> {
+    FeatureRange::highest_common(bootstrap.members.iter().map(|member| member.version.levels()))
 }
 
 fn record_of(node: &NodeSpec) -> NodeRecord {

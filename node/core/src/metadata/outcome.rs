@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::PlaceFault;
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::features::FeatureLevel;
 use crate::ids::{ClusterId, GroupId, NodeLabel, NodeUuid, ReplicaId, TopicId};
 
 const VERSION: u8 = 1;
@@ -110,6 +111,26 @@ pub enum MetadataOutcome {
     },
     /// The node has no such replica, or so many of the group retire that no more can.
     ReplicaNotReplaced,
+    /// The feature level is finalized, by this command or by an earlier one.
+    LevelFinalized {
+        /// The one that is; perhaps higher than asked for.
+        level: FeatureLevel,
+    },
+    /// A member does not speak the level.
+    LevelRefused {
+        /// That one.
+        node: NodeUuid,
+    },
+    /// The cluster's feature level is one that the node does not speak.
+    LevelNotSpoken {
+        /// The cluster's.
+        level: FeatureLevel,
+    },
+    /// The command belongs to a level that is not finalized.
+    LevelTooLow {
+        /// The command's.
+        needed: FeatureLevel,
+    },
     /// There is no such node, or none any more.
     UnknownNode,
     /// The node's standing is as wanted.
@@ -159,6 +180,8 @@ pub enum BootstrapFault {
     },
     /// None, or more than the limit.
     Coordinators,
+    /// There is no feature level that all members speak.
+    Levels,
 }
 
 impl MetadataOutcome {
@@ -213,6 +236,10 @@ impl MetadataOutcome {
             MetadataOutcome::NotPlaced { fault } => fault.write(&mut writer),
             MetadataOutcome::NodeHoldsReplicas { groups } => writer.u32(groups),
             MetadataOutcome::ReplicaReplaced { new } => new.write(&mut writer),
+            MetadataOutcome::LevelRefused { node } => node.write(&mut writer),
+            MetadataOutcome::LevelFinalized { level }
+            | MetadataOutcome::LevelNotSpoken { level }
+            | MetadataOutcome::LevelTooLow { needed: level } => level.write(&mut writer),
         }
         writer.finish()
     }
@@ -253,6 +280,10 @@ impl MetadataOutcome {
             MetadataOutcome::UnknownGroup { .. } => 22,
             MetadataOutcome::ReplicaReplaced { .. } => 23,
             MetadataOutcome::ReplicaNotReplaced => 24,
+            MetadataOutcome::LevelFinalized { .. } => 25,
+            MetadataOutcome::LevelRefused { .. } => 26,
+            MetadataOutcome::LevelNotSpoken { .. } => 27,
+            MetadataOutcome::LevelTooLow { .. } => 28,
             MetadataOutcome::UnknownNode => 32,
             MetadataOutcome::StandingSet => 33,
             MetadataOutcome::ReplicationNotKept { .. } => 34,
@@ -298,6 +329,10 @@ impl MetadataOutcome {
             22 => MetadataOutcome::UnknownGroup { group: GroupId::read(reader)? },
             23 => MetadataOutcome::ReplicaReplaced { new: ReplicaId::read(reader)? },
             24 => MetadataOutcome::ReplicaNotReplaced,
+            25 => MetadataOutcome::LevelFinalized { level: FeatureLevel::read(reader)? },
+            26 => MetadataOutcome::LevelRefused { node: NodeUuid::read(reader)? },
+            27 => MetadataOutcome::LevelNotSpoken { level: FeatureLevel::read(reader)? },
+            28 => MetadataOutcome::LevelTooLow { needed: FeatureLevel::read(reader)? },
             32 => MetadataOutcome::UnknownNode,
             33 => MetadataOutcome::StandingSet,
             34 => MetadataOutcome::ReplicationNotKept { group: GroupId::read(reader)? },
@@ -326,6 +361,7 @@ impl BootstrapFault {
                 node.write(writer);
             }
             BootstrapFault::Coordinators => writer.u8(5),
+            BootstrapFault::Levels => writer.u8(6),
         }
     }
 
@@ -336,6 +372,7 @@ impl BootstrapFault {
             3 => BootstrapFault::LabelTwice { label: NodeLabel::read(reader)? },
             4 => BootstrapFault::NodeTwice { node: NodeUuid::read(reader)? },
             5 => BootstrapFault::Coordinators,
+            6 => BootstrapFault::Levels,
             kind => return Err(reader.unknown_kind(kind)),
         })
     }

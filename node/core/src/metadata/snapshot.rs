@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{GroupKind, GroupRecord, MetadataState, NodeRecord, Replica, Standing, TopicRecord};
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::features::FeatureLevel;
 use crate::ids::{
     ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, RackName, ReplicaId,
     TopicId, TopicName,
@@ -19,10 +20,10 @@ use crate::position::RaftPosition;
 use crate::time::EntryTime;
 use crate::topic_config::TopicConfig;
 
-/// Without anything that version 2 adds; what a build of 0.1 reads.
+/// As quipu 0.1 wrote it.
 const VERSION_FIRST: u8 = 1;
-/// With the standings and racks of nodes, and with the nodes that were removed.
-const VERSION: u8 = 2;
+/// With the feature level; with the standings and racks of nodes, and the nodes that were removed.
+const VERSION_LEVELS: u8 = 2;
 
 const KIND_METADATA: u8 = 1;
 const KIND_COORDINATOR: u8 = 2;
@@ -33,8 +34,13 @@ impl MetadataState {
     #[must_use]
     pub fn encode_snapshot(&self) -> Bytes {
         let mut writer = Writer::default();
-        let version = if self.has_membership() { VERSION } else { VERSION_FIRST };
-        writer.u8(version);
+        // Below the level that brings it, the bytes are those of the builds that don't know it:
+        // no command that makes a standing or a rack is admitted there.
+        let has_level = self.level > FeatureLevel::FIRST;
+        writer.u8(if has_level { VERSION_LEVELS } else { VERSION_FIRST });
+        if has_level {
+            self.level.write(&mut writer);
+        }
         RaftPosition::write_option(self.applied, &mut writer);
         Membership::write_option(self.membership.as_ref(), &mut writer);
         writer.option(self.cluster_id, |writer, id| id.write(writer));
@@ -57,7 +63,7 @@ impl MetadataState {
             id.write(&mut writer);
             group.write(&mut writer);
         }
-        if version >= VERSION {
+        if has_level {
             self.write_membership(&mut writer);
         }
         writer.finish_with_checksum()
@@ -66,9 +72,14 @@ impl MetadataState {
     /// Reads what [`MetadataState::encode_snapshot`] wrote.
     pub fn decode_snapshot(bytes: Bytes) -> Result<MetadataState, DecodeError> {
         let version = bytes.first().copied().filter(|version| *version == VERSION_FIRST);
-        let version = version.unwrap_or(VERSION);
+        let version = version.unwrap_or(VERSION_LEVELS);
         let mut reader = Reader::with_checksum("metadata snapshot", version, bytes)?;
+        let level = match version {
+            VERSION_FIRST => FeatureLevel::FIRST,
+            _ => FeatureLevel::read(&mut reader)?,
+        };
         let mut state = MetadataState {
+            level,
             applied: RaftPosition::read_option(&mut reader)?,
             membership: Membership::read_option(&mut reader)?,
             cluster_id: reader.option(ClusterId::read)?,
@@ -81,18 +92,12 @@ impl MetadataState {
         state.nodes = read_map(&mut reader, NODE_RECORDS_MAX, NodeUuid::read, NodeRecord::read)?;
         state.topics = read_map(&mut reader, GROUPS_MAX, TopicName::read, TopicRecord::read)?;
         state.groups = read_map(&mut reader, GROUPS_MAX, GroupId::read, GroupRecord::read)?;
-        if version >= VERSION {
+        if version >= VERSION_LEVELS {
             state.read_membership(&mut reader)?;
         }
         state.check(&reader)?;
         reader.finish()?;
         Ok(state)
-    }
-
-    /// Some node is or was more than just a node.
-    fn has_membership(&self) -> bool {
-        let special = |node: &NodeRecord| node.standing != Standing::Active || node.rack.is_some();
-        !self.removed.is_empty() || self.nodes.values().any(special)
     }
 
     fn write_membership(&self, writer: &mut Writer) {
@@ -114,6 +119,9 @@ impl MetadataState {
 
     /// What apply relies on.
     fn check(&self, reader: &Reader) -> Result<(), DecodeError> {
+        if self.cluster_id.is_none() && self.level > FeatureLevel::FIRST {
+            return Err(reader.invalid("a feature level without a cluster"));
+        }
         if self.replica_next.0 > OFFSET_MAX || self.producer_next > OFFSET_MAX {
             return Err(reader.invalid("a counter is out of range"));
         }

@@ -52,7 +52,7 @@ pub(super) fn describe(door: &Door) -> Result<v1::DescribeClusterResponse, Refus
             alive: member.liveness().is_alive(uuid),
             leaders: held.leaders,
             replicas: held.replicas,
-            version: node.version.to_string(),
+            version: node.version.build().to_owned(),
             standing: standing_of(node.standing).into(),
             rack: node.rack.as_ref().map(ToString::to_string).unwrap_or_default(),
         }

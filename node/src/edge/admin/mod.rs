@@ -3,9 +3,13 @@
 //! - `topics`: making, describing, changing and deleting them;
 //! - `cluster`: forming it, its nodes, what is wrong with it;
 //! - `nodes`: how they are, draining and removing them;
+//! - `features`: the finalized feature level;
+//! - `inspect`: what a node knows at first hand;
 //! - `replica`: one replica, and moving leaders.
 
 mod cluster;
+mod features;
+mod inspect;
 mod nodes;
 mod replica;
 mod topics;
@@ -43,6 +47,27 @@ impl Admin for AdminService {
         _: Request<v1::HealthRequest>,
     ) -> Result<Response<v1::HealthResponse>, Status> {
         answer(cluster::health(&self.0))
+    }
+
+    async fn inspect_node(
+        &self,
+        _: Request<v1::InspectNodeRequest>,
+    ) -> Result<Response<v1::InspectNodeResponse>, Status> {
+        answer(inspect::inspect(&self.0))
+    }
+
+    async fn describe_features(
+        &self,
+        _: Request<v1::DescribeFeaturesRequest>,
+    ) -> Result<Response<v1::DescribeFeaturesResponse>, Status> {
+        answer(self.0.unless_stopped(features::describe(&self.0)).await)
+    }
+
+    async fn finalize_level(
+        &self,
+        request: Request<v1::FinalizeLevelRequest>,
+    ) -> Result<Response<v1::FinalizeLevelResponse>, Status> {
+        answer(features::finalize(&self.0, request.get_ref()).await)
     }
 
     async fn create_topic(

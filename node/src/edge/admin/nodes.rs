@@ -210,7 +210,7 @@ fn status_of(
         node_id: record.label.0,
         uuid: node.to_string(),
         address: record.address.to_string(),
-        version: record.version.to_string(),
+        version: record.version.build().to_owned(),
         rack: record.rack.as_ref().map(ToString::to_string).unwrap_or_default(),
         alive: status.alive,
         standing: standing_name(status.phase).into(),

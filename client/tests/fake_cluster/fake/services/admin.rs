@@ -40,6 +40,27 @@ impl Admin for Node {
         answer(Ok(v1::HealthResponse { healthy: true, groups: 7, ..Default::default() }))
     }
 
+    async fn inspect_node(
+        &self,
+        _: Request<v1::InspectNodeRequest>,
+    ) -> Answer<v1::InspectNodeResponse> {
+        Err(not_faked())
+    }
+
+    async fn describe_features(
+        &self,
+        _: Request<v1::DescribeFeaturesRequest>,
+    ) -> Answer<v1::DescribeFeaturesResponse> {
+        Err(not_faked())
+    }
+
+    async fn finalize_level(
+        &self,
+        _: Request<v1::FinalizeLevelRequest>,
+    ) -> Answer<v1::FinalizeLevelResponse> {
+        Err(not_faked())
+    }
+
     async fn create_topic(
         &self,
         request: Request<v1::CreateTopicRequest>,
