@@ -63,10 +63,8 @@ impl Linearizer {
         let left = deadline.saturating_duration_since(Instant::now()).min(limits::READ_INDEX_MAX);
         if raft.brief().role == Role::Leader {
             self.metrics.raft.read_index_given.inc();
-            return match tokio::time::timeout(left, raft.read_index()).await {
-                Ok(position) => position,
-                Err(_) => Err(RaftFailure::NoQuorum),
-            };
+            let asked = tokio::time::timeout(left, raft.read_index());
+            return asked.await.unwrap_or(Err(RaftFailure::NoQuorum));
         }
         let group = raft.group();
         let leader = raft.status().leader.or_else(|| self.liveness.leader_of(group));
@@ -75,9 +73,14 @@ impl Linearizer {
         let Some(link) = self.peers.get(leader.node) else { return Err(not_leader) };
         self.metrics.raft.read_index_asked.inc();
         let target = RaftGroup::target(self.cluster_id, group, leader.replica);
-        let answer = link.read_index(pb::ReadIndexRequest { target: Some(target) }, left).await;
-        let position = answer.ok().and_then(|answer| answer.log_id).ok_or(not_leader)?;
-        Ok(RaftPosition { term: position.term, index: position.index })
+        let ask = || async move {
+            let request = pb::ReadIndexRequest { target: Some(target) };
+            let answer = link.read_index(request, limits::READ_INDEX_MAX).await;
+            let position = answer.ok().and_then(|answer| answer.log_id).ok_or(not_leader)?;
+            Ok(RaftPosition { term: position.term, index: position.index })
+        };
+        let asked = tokio::time::timeout(left, raft.read_index_of(leader, ask));
+        asked.await.unwrap_or(Err(RaftFailure::NoQuorum))
     }
 }
 

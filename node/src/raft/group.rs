@@ -13,7 +13,7 @@ use node_core::position::RaftPosition;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::ForwardReason;
 use openraft::error::{ClientWriteError, ForwardToLeader, InitializeError, RaftError};
-use openraft::raft::{ReadPolicy, TransferLeaderError, TransferLeaderRequest};
+use openraft::raft::{TransferLeaderError, TransferLeaderRequest};
 use openraft::{Instant as _, ServerState};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use super::handover::Hold;
 use super::log_store::{GroupLog, LogStore};
 use super::machine::Machine;
 use super::network::Network;
+use super::rounds::{ReadRounds, confirmed_index};
 use super::types::{Applied, Command, Raft, ReplicaNode, Reply, Types, WriteResult, term_of};
 use crate::limits;
 
@@ -127,6 +128,7 @@ pub(crate) struct RaftGroup {
     applied_end: watch::Receiver<u64>,
     quorum_fresh: Duration,
     hold: Hold,
+    rounds: ReadRounds,
 }
 
 /// A proposal on its way.
@@ -149,7 +151,7 @@ impl Proposed {
     }
 }
 
-fn failure_of(forward: ForwardToLeader<Types>) -> RaftFailure {
+pub(super) fn failure_of(forward: ForwardToLeader<Types>) -> RaftFailure {
     match forward.reason {
         ForwardReason::LeaseExpired => RaftFailure::NoQuorum,
         ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
@@ -176,8 +178,8 @@ impl RaftGroup {
         let span = tracing::info_span!(parent: None, "raft", %group, %replica);
         let raft = Raft::new(replica.0, config, network, store, machine).instrument(span).await;
         let raft = raft.map_err(stopped)?;
-        let hold = Hold::default();
-        Ok(Self { group, replica, raft, log, applied_end, quorum_fresh, hold })
+        let (hold, rounds) = (Hold::default(), ReadRounds::default());
+        Ok(Self { group, replica, raft, log, applied_end, quorum_fresh, hold, rounds })
     }
 
     /// Names a replica in calls to its node.
@@ -295,19 +297,21 @@ impl RaftGroup {
         if let Some(planted) = self.planted_read_index().await {
             return planted;
         }
-        let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
-        let linearizer = linearizer.map_err(|error| match error {
-            RaftError::APIError(error) => {
-                use openraft::error::LinearizableReadError as Error;
-                match error {
-                    Error::ForwardToLeader(forward) => failure_of(forward),
-                    _ => RaftFailure::NoQuorum,
-                }
-            }
-            RaftError::Fatal(fatal) => stopped(fatal),
-        })?;
-        let log_id = linearizer.read_log_id().log_id();
-        Ok(RaftPosition { term: term_of(log_id), index: log_id.index() })
+        let raft = self.raft.clone();
+        self.rounds.join(None, || confirmed_index(raft)).await
+    }
+
+    /// The read index as `ask` gets it from `leader`; readers who come meanwhile share the next
+    /// question.
+    pub(crate) async fn read_index_of<A>(
+        &self,
+        leader: Place,
+        ask: impl FnOnce() -> A,
+    ) -> Result<RaftPosition, RaftFailure>
+    where
+        A: Future<Output = Result<RaftPosition, RaftFailure>> + Send + 'static,
+    {
+        self.rounds.join(Some(leader), ask).await
     }
 
     /// Waits until everything up to and with `position` is applied here.
