@@ -145,6 +145,26 @@ pub enum Call {
         /// The consumer.
         consumer: String,
     },
+    /// A member of a group takes what comes next, of whichever partition it has.
+    GroupPoll {
+        /// The group.
+        group: String,
+        /// One life of one client: a name that is unique in the history.
+        member: String,
+    },
+    /// A member commits a group offset.
+    MemberCommit {
+        /// The group.
+        group: String,
+        /// Of which partition.
+        partition: u32,
+        /// The next offset to consume.
+        offset: u64,
+        /// The member id.
+        member: String,
+        /// One that the member was told, not before it was given the partition.
+        generation: i64,
+    },
     /// Read the whole log that a node serves, and its chain hash. Done at the end.
     Survey {
         /// Which.
@@ -439,6 +459,8 @@ impl Call {
             Self::ListOffsets { .. } => "list_offsets",
             Self::Seek { .. } => "seek",
             Self::Poll { .. } => "poll",
+            Self::GroupPoll { .. } => "group_poll",
+            Self::MemberCommit { .. } => "member_commit",
             Self::Survey { .. } => "survey",
             Self::SurveyBatches { .. } => "survey_batches",
             Self::Commit { .. } => "commit",

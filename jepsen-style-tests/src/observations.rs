@@ -24,6 +24,13 @@ pub struct Observations {
     pub groups: BTreeMap<(String, u32), GroupObservations>,
     /// What each consumer did in each partition, in order.
     pub consumers: BTreeMap<(String, u32), Vec<ConsumerStep>>,
+    /// What members of each group were given of each partition, in the order of invocation.
+    pub deliveries: BTreeMap<(String, u32), Vec<Delivery>>,
+    /// When each group was last asked for records.
+    pub last_polls: BTreeMap<String, Moment>,
+    /// What members committed, by group and partition, in the order of invocation. They are also
+    /// among `groups`.
+    pub member_commits: BTreeMap<(String, u32), Vec<MemberCommit>>,
 }
 
 /// What the moments of a history were.
@@ -205,6 +212,34 @@ pub enum ConsumerStep {
         /// How many.
         record_count: u64,
     },
+}
+
+/// Records that a member of a group was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The operation.
+    pub op: u64,
+    /// Offset of the first one.
+    pub base_offset: u64,
+    /// How many.
+    pub record_count: u64,
+}
+
+/// A commit by a member of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberCommit {
+    /// The operation.
+    pub op: u64,
+    /// Who.
+    pub member: String,
+    /// One that it was told, not before it was given the partition.
+    pub generation: i64,
+    /// What was committed.
+    pub offset: u64,
+    /// When it began.
+    pub invoked: Moment,
+    /// When it was accepted, if it was.
+    pub returned: Option<Moment>,
 }
 
 /// A read without an answer.

@@ -51,6 +51,8 @@ pub struct Operator {
     pub leaders: LeaderBoard,
     /// The other clients.
     pub others: Attendance,
+    /// Those that consume what is left, when all nodes are back.
+    pub last_members: Attendance,
     /// Where it complains.
     pub complaints: Complaints,
 }
@@ -72,6 +74,7 @@ impl Operator {
         self.ask_the_living(&client, plan).await;
         self.others.all_gone().await;
         self.phase.send_replace(Phase::Ending);
+        self.last_members.all_gone().await;
         let all = 0..plan.topic.partitions;
         let appends = all.clone().map(|partition| self.append(&client, partition));
         join_all(appends).await.into_iter().collect::<Result<Vec<()>, _>>()?;

@@ -43,6 +43,9 @@ pub struct Plan {
     pub consumers: u32,
     /// Members that commit group offsets, each for a group of its own.
     pub committers: u32,
+    /// Groups whose members join, consume, crash and come back, and how many members each has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
     /// Somebody creates and deletes topics, and appends to them.
     pub churns_topics: bool,
     /// By time.
@@ -115,6 +118,30 @@ pub struct Wishes {
     pub nodes: Option<u64>,
     /// Which faults.
     pub faults: FaultChoice,
+    /// What clients do.
+    pub workload: Workload,
+}
+
+/// What clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Workload {
+    /// A little of everything.
+    #[default]
+    Mixed,
+    /// Above all, they consume in groups.
+    Groups,
+}
+
+impl std::str::FromStr for Workload {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "mixed" => Ok(Self::Mixed),
+            "groups" => Ok(Self::Groups),
+            _ => Err("want mixed or groups".to_owned()),
+        }
+    }
 }
 
 impl Plan {
@@ -137,7 +164,7 @@ impl Plan {
         if faults.iter().any(|it| matches!(it.fault, Fault::LostDisk(_))) {
             stay_dead.clear();
         }
-        Self {
+        let mixed = Self {
             seed: wishes.seed,
             until_ms,
             tick_ms: 1,
@@ -149,10 +176,26 @@ impl Plan {
             readers,
             consumers,
             committers,
+            groups: Vec::new(),
             churns_topics,
             faults,
             stay_dead,
+        };
+        match wishes.workload {
+            Workload::Mixed => mixed,
+            Workload::Groups => mixed.with_groups(&mut rng),
         }
+    }
+
+    /// The same cluster and faults, with clients that consume in groups. What retention takes
+    /// nobody can be given, so it takes nothing.
+    fn with_groups(mut self, rng: &mut fastrand::Rng) -> Self {
+        self.groups = (0..rng.usize(1..=2)).map(|_| rng.u32(2..=4)).collect();
+        self.producers.truncate(2);
+        (self.readers, self.consumers, self.committers) = (1, 0, 1);
+        self.churns_topics = false;
+        self.faults.retain(|it| it.fault.name() != "retention");
+        self
     }
 }
 
@@ -205,7 +248,13 @@ mod tests {
 
     fn plan(seed: u64) -> Plan {
         let until = Duration::from_secs(60);
-        Plan::draw(&Wishes { seed, until, nodes: None, faults: FaultChoice::Swarm })
+        Plan::draw(&Wishes {
+            seed,
+            until,
+            nodes: None,
+            faults: FaultChoice::Swarm,
+            workload: Workload::Mixed,
+        })
     }
 
     #[test]
@@ -228,6 +277,20 @@ mod tests {
     fn a_plan_is_the_same_after_it_was_written_and_read() {
         let text = serde_json::to_string(&plan(7)).expect("plain data");
         assert_eq!(serde_json::from_str::<Plan>(&text).expect("as written"), plan(7));
+    }
+
+    #[test]
+    fn members_of_groups_meet_the_same_faults_but_retention() {
+        let until = Duration::from_secs(60);
+        for seed in 0..50 {
+            let workload = Workload::Groups;
+            let faults = FaultChoice::Swarm;
+            let groups = Plan::draw(&Wishes { seed, until, nodes: None, faults, workload });
+            assert!(groups.groups.iter().all(|members| *members >= 2) && !groups.groups.is_empty());
+            let mut mixed = plan(seed).faults;
+            mixed.retain(|it| it.fault.name() != "retention");
+            assert_eq!(groups.faults, mixed);
+        }
     }
 
     #[test]

@@ -24,7 +24,9 @@ use crate::plan::Plan;
 use crate::report::{self, Finding, Report};
 use crate::trace::Trace;
 use crate::violation::Violation;
-use crate::workload::{Attendance, Phase, Worker, consume, groups, orders, produce, read, topics};
+use crate::workload::{
+    Attendance, Phase, Worker, consume, groups, members, orders, produce, read, topics,
+};
 use crate::world::World;
 
 /// Simulated time after which a run that should have ended has not, beside the time of the plan.
@@ -128,6 +130,12 @@ impl Stage {
             let tasks = futures::future::join_all(tasks).map(drop);
             self.world.add_client(&format!("client-{number}"), attendance.attend(tasks));
         }
+        let last_members = Attendance::new();
+        if !plan.groups.is_empty() {
+            let last = self.last_members(plan, &mut workers);
+            let last = futures::future::join_all(last).map(drop);
+            self.world.add_client("last-members", last_members.attend(last));
+        }
         let operator = Operator {
             worker: workers.hire(&self, plan, "operator"),
             phase: self.phase.clone(),
@@ -135,6 +143,7 @@ impl Stage {
             groups,
             leaders: self.reach.leaders.clone(),
             others: attendance,
+            last_members,
             complaints: self.complaints.clone(),
         };
         self.world.add_client("operator", operator.run(plan.clone()));
@@ -155,6 +164,16 @@ impl Stage {
             let lives = move |life| produce::run(worker.reborn(life), producer);
             all.push(self.reach.clients.live(&name, lives).boxed_local());
         }
+        for (number, count) in (1..).zip(plan.groups.iter().copied()) {
+            let group = format!("members-{number}");
+            for member in 1..=count {
+                let worker = workers.hire(self, plan, &format!("{group}-{member}"));
+                let name = worker.process.clone();
+                let of = group.clone();
+                let lives = move |life| members::consume(worker.reborn(life), of.clone());
+                all.push(self.reach.clients.live(&name, lives).boxed_local());
+            }
+        }
         for number in 1..=plan.readers {
             let worker = workers.hire(self, plan, &format!("reader-{number}"));
             all.push(read::everywhere(worker, self.reach.leaders.clone()).boxed_local());
@@ -170,7 +189,9 @@ impl Stage {
             all.push(groups::commit(worker, group.clone()).boxed_local());
         }
         let fetcher = workers.hire(self, plan, "fetcher");
-        all.push(groups::fetch(fetcher, groups.to_vec()).boxed_local());
+        let with_members = (1..).zip(&plan.groups).map(|(number, _)| format!("members-{number}"));
+        let watched: Vec<String> = groups.iter().cloned().chain(with_members).collect();
+        all.push(groups::fetch(fetcher, watched).boxed_local());
         if plan.churns_topics {
             let worker = workers.hire(self, plan, "topics");
             all.push(topics::come_and_go(worker).boxed_local());
@@ -182,6 +203,21 @@ impl Stage {
             hosts[index % CLIENT_HOSTS].push(task);
         }
         hosts
+    }
+
+    /// Who consumes what is left when everything is over: one member for each group.
+    fn last_members(
+        &self,
+        plan: &Plan,
+        workers: &mut Workers,
+    ) -> Vec<impl Future<Output = ()> + use<>> {
+        let numbers = (1..).zip(&plan.groups).map(|(number, _)| number);
+        let last = numbers.map(|number: u32| {
+            let group = format!("members-{number}");
+            let worker = workers.hire(self, plan, &format!("{group}-last"));
+            members::finish(worker, group, self.complaints.clone())
+        });
+        last.collect()
     }
 
     /// Steps the world to the end of the run. What goes wrong on the way is complained about.

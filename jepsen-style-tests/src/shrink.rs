@@ -79,11 +79,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plan::{FaultChoice, Wishes};
+    use crate::plan::{FaultChoice, Wishes, Workload};
 
     fn plan() -> Plan {
         let (until, faults) = (Duration::from_secs(60), FaultChoice::Swarm);
-        Plan::draw(&Wishes { seed: 5, until, nodes: None, faults })
+        Plan::draw(&Wishes { seed: 5, until, nodes: None, faults, workload: Workload::Mixed })
     }
 
     #[test]

@@ -285,6 +285,26 @@ pub enum Violation {
         /// Operations about one commit and another, each in force when the other was.
         operations: Vec<u64>,
     },
+    /// Two members committed for one partition by turns, in no later generation.
+    TwoOwners {
+        /// The group.
+        group: String,
+        /// The partition.
+        partition: u32,
+        /// The commits.
+        commits: [u64; 2],
+    },
+    /// No member of a group was given an acknowledged record.
+    NeverDelivered {
+        /// The group.
+        group: String,
+        /// Where the record stands.
+        place: Place,
+        /// The record.
+        value: u64,
+        /// The operation that was told so.
+        append: u64,
+    },
     /// Two replicas have different logs below one offset.
     ReplicasDiffer {
         /// The place below which they differ.
@@ -375,6 +395,8 @@ impl Violation {
             Self::PollJumped { .. } => "poll-jumped",
             Self::CommitMisjudged { .. } => "commit-misjudged",
             Self::GroupOffsetDisorder { .. } => "group-offset-disorder",
+            Self::TwoOwners { .. } => "two-owners",
+            Self::NeverDelivered { .. } => "never-delivered",
             Self::BatchesDiffer { .. } => "batches-differ",
             Self::Raft(violation) => violation.kind(),
             Self::AppendsReordered { .. } => "reordered",
@@ -434,6 +456,8 @@ impl Violation {
             Self::GroupOffsetFromNowhere { fetch, .. } => vec![*fetch],
             Self::CommitMisjudged { commit, shown_by, .. } => distinct([*shown_by, *commit]),
             Self::GroupOffsetDisorder { operations, .. } => operations.clone(),
+            Self::TwoOwners { commits, .. } => distinct(*commits),
+            Self::NeverDelivered { append, .. } => vec![*append],
             Self::ReplicasDiffer { surveys, .. } | Self::BatchesDiffer { surveys, .. } => {
                 surveys.to_vec()
             }

@@ -31,6 +31,8 @@ pub struct Specimen {
 pub enum Habitat {
     /// Seeds whose faults are of these kinds, with commas between them, or `all`.
     Seeds(&'static str),
+    /// The same, with clients that consume in groups.
+    Groups(&'static str),
     /// Power cuts at every write and sync of one node (`quipu-sim cuts`).
     Cuts,
 }
@@ -57,6 +59,8 @@ pub const CHECKS: &[(&str, &[&str])] = &[
     ("consumers_leave_nothing_out", &["poll-jumped"]),
     ("group_offsets_never_fall", &["group-offset-fell", "group-offset-from-nowhere"]),
     ("group_offsets_are_a_register", &["commit-misjudged", "group-offset-disorder"]),
+    ("group_partitions_have_one_owner", &["two-owners"]),
+    ("groups_deliver_everything", &["never-delivered"]),
     ("replicas_agree", &["replicas-differ", "batches-differ"]),
     (
         "raft_safety",
@@ -95,7 +99,7 @@ macro_rules! specimens {
     };
 }
 
-use Habitat::{Cuts, Seeds};
+use Habitat::{Cuts, Groups, Seeds};
 
 specimens! {
     AckBeforeSync: "durable", ["acked_appends_survive"], Seeds("power-cut-all"), true;
@@ -124,8 +128,9 @@ specimens! {
         Seeds("slow-link,isolate-leader,slow-disk"), false;
     CommitFromMemory: "group offsets", ["group_offsets_never_fall", "group_offsets_are_a_register"],
         Seeds("isolate-leader,power-cut-all"), true;
-    OldGenerationCommits: "group offsets", ["group_offsets_are_a_register"], Seeds("pause"), false;
-    TwoOwners: "group offsets", ["group_offsets_are_a_register"], Seeds("client-crash"), false;
+    OldGenerationCommits: "one owner", ["group_partitions_have_one_owner"], Groups("none"), true;
+    TwoOwners: "one owner", ["group_partitions_have_one_owner"], Groups("client-crash"), true;
+    CommitsAhead: "at least once", ["groups_deliver_everything"], Groups("client-crash"), true;
     RecoveryCutsShort: "self-checking", ["raft_safety"], Seeds("damaged-entries"), false;
     SyncCoversLater: "durable", ["acked_appends_survive", "raft_safety"],
         Seeds("power-cut-all,overload"), false;
@@ -163,7 +168,7 @@ mod tests {
     #[test]
     fn the_faults_that_a_bug_needs_exist() {
         for it in SPECIMENS {
-            if let Seeds(faults) = it.habitat {
+            if let Seeds(faults) | Groups(faults) = it.habitat {
                 assert!(FaultChoice::parse(faults).is_ok(), "{:?}: {faults}", it.bug);
             }
         }

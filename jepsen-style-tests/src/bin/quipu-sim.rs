@@ -91,6 +91,9 @@ struct SeedArgs {
     /// Which faults: `all` (each seed has some of them), `none`, or names with commas between them
     #[arg(long, default_value = "all")]
     faults: String,
+    /// What clients do: `mixed`, a little of everything, or `groups`
+    #[arg(long, default_value = "mixed")]
+    workload: String,
     /// Runs at a time; by default one for each processor
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
@@ -432,7 +435,9 @@ impl SeedArgs {
 
     fn sweep(&self) -> anyhow::Result<Sweep> {
         let (until, faults) = (duration(&self.until)?, FaultChoice::parse(&self.faults)?);
-        let wishes = |seed| Wishes { seed, until, nodes: self.nodes, faults: faults.clone() };
+        let workload = self.workload.parse().map_err(anyhow::Error::msg)?;
+        let (nodes, faults) = (self.nodes, &faults);
+        let wishes = |seed| Wishes { seed, until, nodes, faults: faults.clone(), workload };
         Ok(Sweep {
             plans: (self.seed..=self.last_seed()?).map(|seed| Plan::draw(&wishes(seed))).collect(),
             folder: self.out.clone(),
@@ -450,7 +455,11 @@ impl SeedArgs {
             "all" => String::new(),
             faults => format!(" --faults {faults}"),
         };
-        format!("cargo sim run --seed {seed} --until {}{nodes}{faults}", self.until)
+        let workload = match self.workload.as_str() {
+            "mixed" => String::new(),
+            workload => format!(" --workload {workload}"),
+        };
+        format!("cargo sim run --seed {seed} --until {}{nodes}{faults}{workload}", self.until)
     }
 }
 

@@ -28,6 +28,8 @@
 //! | `consumers_leave_nothing_out` | a consumer is given every record once, in order |
 //! | `group_offsets_never_fall` | a committed group offset is seen and never goes back |
 //! | `group_offsets_are_a_register` | commits and fetches have one order, also around resets |
+//! | `group_partitions_have_one_owner` | a partition has one owner at a time; zombies are fenced |
+//! | `groups_deliver_everything` | a group is given every acknowledged record at least once |
 //! | `replicas_agree` | all replicas have one chain hash and the same bytes |
 //! | `raft_safety` | what Raft promises, seen from inside the nodes |
 //! | `serves_after_healing` | a majority that is healed serves again, in time |
@@ -45,6 +47,8 @@ pub mod exhaustive;
 pub mod generated;
 pub mod group_offsets_are_a_register;
 pub mod group_offsets_never_fall;
+pub mod group_partitions_have_one_owner;
+pub mod groups_deliver_everything;
 pub mod layout;
 pub mod linearizable_reads;
 pub mod offsets_are_dense;
@@ -92,6 +96,19 @@ pub fn check_all(observations: &Observations) -> Vec<Violation> {
     for ((group, partition), observed) in &observations.groups {
         violations.extend(group_offsets_never_fall::check(group, *partition, observed).err());
         violations.extend(group_offsets_are_a_register::check(group, *partition, observed).err());
+    }
+    for ((group, partition), commits) in &observations.member_commits {
+        violations.extend(group_partitions_have_one_owner::check(group, *partition, commits).err());
+    }
+    for (group, last_poll) in &observations.last_polls {
+        // A group that was given nothing of a partition at all is asked about it, too.
+        for (number, observed) in &observations.partitions {
+            let given = observations.deliveries.get(&(group.clone(), *number));
+            let (given, appends) = (given.map_or(&[][..], Vec::as_slice), &observed.appends);
+            let found =
+                groups_deliver_everything::check(group, *number, appends, given, *last_poll);
+            violations.extend(found.err());
+        }
     }
     for ((consumer, partition), steps) in &observations.consumers {
         violations.extend(consumers_leave_nothing_out::check(consumer, *partition, steps).err());

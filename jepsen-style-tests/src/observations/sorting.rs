@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::{
     Append, AppendOutcome, Attempt, BatchSurvey, Commit, CommittedFetch, Conflict, ConsumerStep,
-    Course, FailedRead, GroupObservations, LaggingRead, Moment, Observations,
-    PartitionObservations, Read, Survey,
+    Course, Delivery, FailedRead, GroupObservations, LaggingRead, MemberCommit, Moment,
+    Observations, PartitionObservations, Read, Survey,
 };
 use crate::history::{Answer, Call, Event, Failure, History, Level, ProducerStamp, What};
 
@@ -79,6 +79,24 @@ impl Observations {
                 }
             }
             Call::Poll { consumer } => self.add_poll(operation, consumer),
+            Call::GroupPoll { group, .. } => self.add_group_poll(operation, group),
+            Call::MemberCommit { group, partition, member, generation, offset } => {
+                let returned = match operation.ending {
+                    Ending::Ok(Answer::Committed, returned) => Some(returned),
+                    Ending::Ok(..) | Ending::Fail(_) | Ending::Unknown => None,
+                };
+                let commit = MemberCommit {
+                    op: operation.op,
+                    member: member.clone(),
+                    generation: *generation,
+                    offset: *offset,
+                    invoked: operation.invoked,
+                    returned,
+                };
+                let place = (group.clone(), *partition);
+                self.member_commits.entry(place.clone()).or_default().push(commit);
+                self.groups.entry(place).or_default().add(operation);
+            }
             Call::Commit { group, partition, .. }
             | Call::CommitVersion { group, partition, .. }
             | Call::FetchCommitted { group, partition } => {
@@ -105,17 +123,42 @@ impl Observations {
         let (op, base_offset, record_count) = (operation.op, *base_offset, length(values.len()));
         let step = ConsumerStep::Poll { op, base_offset, record_count };
         self.consumer(consumer, *partition).push(step);
-        let read = LaggingRead {
-            op,
-            node: None,
-            from: base_offset,
-            values: values.clone(),
-            end: base_offset.saturating_add(record_count),
-            staleness_ms: None,
-            invoked: operation.invoked,
-            returned,
-        };
+        let read = given(operation, base_offset, values, returned);
         self.partition(*partition).lagging_reads.push(read);
+    }
+
+    fn add_group_poll(&mut self, operation: &Operation<'_>, group: &str) {
+        let last = self.last_polls.entry(group.to_owned()).or_default();
+        *last = operation.invoked.max(*last);
+        let Ending::Ok(Answer::Polled { partition, base_offset, values }, returned) =
+            operation.ending
+        else {
+            return;
+        };
+        let (op, base_offset, record_count) = (operation.op, *base_offset, length(values.len()));
+        let given_out = self.deliveries.entry((group.to_owned(), *partition)).or_default();
+        given_out.push(Delivery { op, base_offset, record_count });
+        let read = given(operation, base_offset, values, returned);
+        self.partition(*partition).lagging_reads.push(read);
+    }
+}
+
+/// What a consumer was given, as a read.
+fn given(
+    operation: &Operation<'_>,
+    base_offset: u64,
+    values: &[u64],
+    returned: Moment,
+) -> LaggingRead {
+    LaggingRead {
+        op: operation.op,
+        node: None,
+        from: base_offset,
+        values: values.to_vec(),
+        end: base_offset.saturating_add(length(values.len())),
+        staleness_ms: None,
+        invoked: operation.invoked,
+        returned,
     }
 }
 
@@ -229,7 +272,9 @@ impl GroupObservations {
     fn add(&mut self, operation: &Operation<'_>) {
         let Operation { op, call, invoked, ending } = *operation;
         let (offset, version, reset) = match call {
-            Call::Commit { offset, .. } => (*offset, None, false),
+            Call::Commit { offset, .. } | Call::MemberCommit { offset, .. } => {
+                (*offset, None, false)
+            }
             Call::CommitVersion { offset, version, reset, .. } => (*offset, Some(*version), *reset),
             _ => {
                 let (offset, version, returned) = match ending {

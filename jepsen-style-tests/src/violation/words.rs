@@ -171,6 +171,16 @@ impl Violation {
                 "group offset disorder: group {group}, partition {partition}: no order of commits \
                  explains what operations {operations:?} were told"
             ),
+            Self::TwoOwners { group, partition, commits: [a, b] } => write!(
+                f,
+                "two owners: group {group}, partition {partition}: commit {b} of one member was \
+                 accepted after commit {a} of another one, in no later generation"
+            ),
+            Self::NeverDelivered { group, place, value, append } => write!(
+                f,
+                "never delivered: record {value} was acknowledged at {place} (operation \
+                 {append}), and no member of group {group} was given it"
+            ),
             other => other.fmt_cluster(f),
         }
     }

@@ -6,6 +6,7 @@
 pub mod consume;
 mod controls;
 pub mod groups;
+pub mod members;
 pub mod orders;
 pub mod produce;
 pub mod read;

@@ -13,7 +13,7 @@ use comfy_table::{Table, presets};
 use tokio::time::Instant;
 
 use super::{CUTS, Habitat, SPECIMENS, Specimen, check_of};
-use crate::plan::{FaultChoice, Plan, Wishes};
+use crate::plan::{FaultChoice, Plan, Wishes, Workload};
 use crate::report::Report;
 use crate::sweep::Sweep;
 
@@ -92,19 +92,25 @@ impl Visit {
         let (caught, others) = (None, BTreeSet::new());
         let mut verdict = Verdict { specimen, caught, runs: 0, others, took: Duration::ZERO };
         match specimen.habitat {
-            Habitat::Seeds(faults) => self.run_seeds(faults, &mut verdict)?,
+            Habitat::Seeds(faults) => self.run_seeds(faults, Workload::Mixed, &mut verdict)?,
+            Habitat::Groups(faults) => self.run_seeds(faults, Workload::Groups, &mut verdict)?,
             Habitat::Cuts => cut(&mut verdict)?,
         }
         verdict.took = started.elapsed();
         Ok(verdict)
     }
 
-    fn run_seeds(&self, faults: &str, verdict: &mut Verdict) -> anyhow::Result<()> {
+    fn run_seeds(
+        &self,
+        faults: &str,
+        workload: Workload,
+        verdict: &mut Verdict,
+    ) -> anyhow::Result<()> {
         let bug = verdict.specimen.bug.name();
         let planted = Some(bug.to_owned());
         // Raft is looked at first, and other checks are to be seen red, too.
         let to_the_end = !verdict.specimen.checks.contains(&"raft_safety");
-        let sweep = self.sweep(faults, planted, self.folder.join(bug))?;
+        let sweep = self.sweep(faults, workload, planted, self.folder.join(bug))?;
         let sweep = Sweep { to_the_end, ..sweep };
         sweep.run(|report| {
             verdict.add(report);
@@ -117,17 +123,19 @@ impl Visit {
     /// # Errors
     /// If a run can't be started or leaves no report.
     fn without_a_bug(&self, each: impl FnMut(&Report) -> bool) -> anyhow::Result<()> {
-        self.sweep("all", None, self.folder.join("clean"))?.run(each)
+        self.sweep("all", Workload::Mixed, None, self.folder.join("clean"))?.run(each)
     }
 
     fn sweep(
         &self,
         faults: &str,
+        workload: Workload,
         planted: Option<String>,
         folder: PathBuf,
     ) -> anyhow::Result<Sweep> {
         let faults = FaultChoice::parse(faults)?;
-        let wishes = |seed| Wishes { seed, until: self.until, nodes: None, faults: faults.clone() };
+        let (until, faults) = (self.until, &faults);
+        let wishes = |seed| Wishes { seed, until, nodes: None, faults: faults.clone(), workload };
         let seeds = self.seed..self.seed.saturating_add(self.runs);
         Ok(Sweep {
             plans: seeds.map(|seed| Plan::draw(&wishes(seed))).collect(),
@@ -186,6 +194,7 @@ fn table(verdicts: &[Verdict]) -> String {
         };
         let faults = match it.specimen.habitat {
             Habitat::Seeds(faults) => faults.to_owned(),
+            Habitat::Groups(faults) => format!("{faults}; groups"),
             Habitat::Cuts => "every write and sync of one node".to_owned(),
         };
         table.add_row([

@@ -7,7 +7,8 @@
 //!
 //! What each must be caught by stands in the simulator (`jepsen-style-tests/src/zoo.rs`). Here, and
 //! not in `node`, because some are in what replicas compute; it is the one place of this crate that
-//! looks outside, and only in such a build.
+//! looks outside, and only in such a build. The client library, which does not know this crate, has
+//! a bug of its own (`client/src/group/commits.rs`).
 
 macro_rules! bugs {
     ($($bug:ident: $name:literal, $what:literal;)+) => {
@@ -85,6 +86,8 @@ bugs! {
         "a commit is taken from a member of an old generation";
     TwoOwners: "two-owners",
         "a partition goes to its new owner before the old one has given it up";
+    CommitsAhead: "commits-ahead",
+        "a member's library commits one record more than it was told to be done";
     RecoveryCutsShort: "recovery-cuts-short",
         "a restart takes the first damaged entry for the end of the log and cuts off the rest";
     SyncCoversLater: "sync-covers-later",
