@@ -123,25 +123,13 @@ pub struct Wishes {
 }
 
 /// What clients do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Workload {
     /// A little of everything.
     #[default]
     Mixed,
     /// Above all, they consume in groups.
     Groups,
-}
-
-impl std::str::FromStr for Workload {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "mixed" => Ok(Self::Mixed),
-            "groups" => Ok(Self::Groups),
-            _ => Err("want mixed or groups".to_owned()),
-        }
-    }
 }
 
 impl Plan {

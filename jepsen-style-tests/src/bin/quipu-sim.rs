@@ -17,7 +17,7 @@ use jepsen_style_tests::checkers::differential::Comparison;
 use jepsen_style_tests::cuts;
 use jepsen_style_tests::determinism::{Comparison as Runs, compare};
 use jepsen_style_tests::live_for;
-use jepsen_style_tests::plan::{FaultChoice, Plan, Wishes};
+use jepsen_style_tests::plan::{FaultChoice, Plan, Wishes, Workload};
 use jepsen_style_tests::report::{Report, read_plan, write_plan};
 use jepsen_style_tests::run::{RunOptions, run};
 use jepsen_style_tests::shrink::shrink;
@@ -91,9 +91,9 @@ struct SeedArgs {
     /// Which faults: `all` (each seed has some of them), `none`, or names with commas between them
     #[arg(long, default_value = "all")]
     faults: String,
-    /// What clients do: `mixed`, a little of everything, or `groups`
-    #[arg(long, default_value = "mixed")]
-    workload: String,
+    /// What clients do
+    #[arg(long, value_enum, default_value_t)]
+    workload: Workload,
     /// Runs at a time; by default one for each processor
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
@@ -435,8 +435,7 @@ impl SeedArgs {
 
     fn sweep(&self) -> anyhow::Result<Sweep> {
         let (until, faults) = (duration(&self.until)?, FaultChoice::parse(&self.faults)?);
-        let workload = self.workload.parse().map_err(anyhow::Error::msg)?;
-        let (nodes, faults) = (self.nodes, &faults);
+        let (nodes, workload, faults) = (self.nodes, self.workload, &faults);
         let wishes = |seed| Wishes { seed, until, nodes, faults: faults.clone(), workload };
         Ok(Sweep {
             plans: (self.seed..=self.last_seed()?).map(|seed| Plan::draw(&wishes(seed))).collect(),
@@ -451,13 +450,11 @@ impl SeedArgs {
     /// The command that runs one of the seeds again.
     fn reproduce(&self, seed: u64) -> String {
         let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
-        let faults = match self.faults.as_str() {
-            "all" => String::new(),
-            faults => format!(" --faults {faults}"),
-        };
-        let workload = match self.workload.as_str() {
-            "mixed" => String::new(),
-            workload => format!(" --workload {workload}"),
+        let named = Some(&self.faults).filter(|faults| *faults != "all");
+        let faults = named.map(|faults| format!(" --faults {faults}")).unwrap_or_default();
+        let workload = match self.workload {
+            Workload::Mixed => "",
+            Workload::Groups => " --workload groups",
         };
         format!("cargo sim run --seed {seed} --until {}{nodes}{faults}{workload}", self.until)
     }

@@ -19,7 +19,10 @@ pub fn check(
     last_poll: Moment,
 ) -> Result<(), Violation> {
     let given = merged(deliveries);
-    let before = |append: &&Append| matches!(append.outcome, AppendOutcome::Acked { returned, .. } if returned < last_poll);
+    let before = |append: &&Append| match append.outcome {
+        AppendOutcome::Acked { returned, .. } => returned < last_poll,
+        _ => false,
+    };
     for append in appends.iter().filter(before) {
         for (offset, value) in append.offsets() {
             let run = given.range(..=offset).next_back();

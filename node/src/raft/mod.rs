@@ -1,11 +1,10 @@
 //! Consensus. The only folder that names openraft.
 //!
 //! [`RaftGroup`] is one replica of one group in our own words; `serve.rs` is what other replicas
-//! ask of it, `handover` passes a leadership on under load, `rounds` lets readers share one question
-//! for the read index. Behind it: `log_store` (entries and votes through the one log writer),
-//! `machine` (what applies entries), `network` (the way to the other replicas), `wire` (sent and
-//! stored forms), `runtime` (tokio, with the environment's randomness), `types` (the one type
-//! configuration).
+//! ask of it, `handover` passes a leadership on under load, `rounds` lets readers share a question.
+//! Behind it: `log_store` (entries and votes through the one log writer), `machine` (what applies
+//! entries), `network` (the way to the other replicas), `wire` (sent and stored forms), `runtime`
+//! (tokio, with the environment's randomness), `types` (the one type configuration).
 
 mod group;
 mod handover;
