@@ -23,7 +23,7 @@ const COUNTED: [Counted; 7] = [
 ];
 
 /// What nodes only log: the message and what it stands for.
-const LOGGED: [(&str, &str); 4] = [
+pub(crate) const LOGGED: [(&str, &str); 4] = [
     ("a conflicting suffix is truncated", "conflicting suffixes truncated"),
     (
         "a read index was taken across a change of leader",

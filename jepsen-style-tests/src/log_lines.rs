@@ -15,6 +15,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::effects::LOGGED;
 use crate::trace::Trace;
 
 /// Crates whose lines are taken from `DEBUG` on.
@@ -25,13 +26,6 @@ thread_local! {
     static HOST: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Messages of nodes that are counted, since they tell of an effect that no metric has.
-const COUNTED: [&str; 3] = [
-    "a conflicting suffix is truncated",
-    "taking over",
-    "a vote is refused: the candidate's log is shorter",
-];
-
 /// What was noticed of the lines. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct LineNotes(Arc<Mutex<Notes>>);
@@ -39,6 +33,7 @@ pub struct LineNotes(Arc<Mutex<Notes>>);
 #[derive(Debug, Default)]
 struct Notes {
     errors: Vec<String>,
+    /// By message.
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -61,7 +56,8 @@ impl LineNotes {
         if level == Level::ERROR && notes.errors.len() < Self::COUNT_MAX {
             notes.errors.push(line());
         }
-        if let Some(counted) = COUNTED.iter().find(|counted| message.trim_start() == **counted) {
+        let message = message.trim_start();
+        if let Some((counted, _)) = LOGGED.iter().find(|(counted, _)| message == *counted) {
             *notes.counts.entry(counted).or_default() += 1;
         }
     }
@@ -102,11 +98,16 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
     OURS.contains(&krate)
 }
 
-/// openraft logs an error for each message to or from a replica that was closed on purpose, as when
-/// its topic is deleted.
-fn is_about_a_closed_replica(message: &str) -> bool {
-    let is_unsent = message.contains("failed to send") && message.contains("RaftCore");
-    is_unsent || message.contains("RaftCore stopped: raft stopped")
+/// openraft logs as errors what it also answers to the node, which acts on it: that a message was
+/// for a replica that was closed on purpose, as when its topic is deleted (what ends a replica
+/// otherwise is named in its place), and that a leader could not begin to change its members
+/// because it had just lost touch with them.
+fn is_answered_to_the_node(message: &str) -> bool {
+    let is_lost = message.contains("failed to send") || message.contains("failed to receive");
+    is_lost && message.contains("RaftCore")
+        || message.contains("error: raft stopped")
+        || message.contains("RaftCore stopped: raft stopped")
+        || message.contains("step error: has to forward request")
 }
 
 /// openraft ends a replica that needs a damaged entry which nobody gives, as when a leader is cut
@@ -155,7 +156,7 @@ impl Subscriber for LogLines {
                 self.trace.record("log", what);
             } else {
                 self.trace.record("log", format_args!("{host} {level} {target}"));
-                if is_about_a_closed_replica(message) || is_about_damage_that_may_pass(message) {
+                if is_answered_to_the_node(message) || is_about_damage_that_may_pass(message) {
                     return;
                 }
             }

@@ -15,3 +15,8 @@
 //!   `an_entry_that_went_with_the_log_s_beginning_is_not_waited_for_at_hung_nodes`.
 //! - Seed 1016, `plans/no-leader-after-healing.json`: a log whose last block can't be read had no
 //!   end. `a_log_is_as_long_as_it_was_when_the_block_of_its_end_can_not_be_read` (package `node`).
+//! - Seed 1004, `plans/full-disk-of-a-dead-node.json`: a dead node's full disk held up appends.
+//!   In package `node`, `a_dead_node_s_full_disk_holds_up_nobody` and
+//!   `a_dead_node_is_asked_on_a_new_connection_when_one_hangs`.
+//! - Seed 1006, `plans/errors-answered-as-well-as-logged.json`: openraft's errors of what it also
+//!   answers. `what_openraft_answers_as_well_as_logs_is_not_logged` (package `node`).

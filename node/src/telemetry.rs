@@ -14,6 +14,7 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::util::TryInitError;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::raft::LEFT_OUT_OF_THE_LOG;
 
 /// Why the log can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +30,13 @@ pub enum TelemetryError {
 /// Reads a level, in the syntax of `EnvFilter`. Unlike there, nothing is skipped in silence.
 ///
 /// openraft tells sixty lines of each election of each group at level info; of it only warnings
-/// are kept, unless the text names it.
+/// are kept, and those not all, unless the text names it.
 pub fn filter(level: &str) -> Result<EnvFilter, ParseError> {
-    if level.contains("openraft") || matches!(level.trim(), "off" | "error") {
-        EnvFilter::builder().parse(level)
-    } else {
-        EnvFilter::builder().parse(format!("openraft=warn,{level}"))
+    if level.contains("openraft") || level.trim() == "off" {
+        return EnvFilter::builder().parse(level);
     }
+    let most = if level.trim() == "error" { "error" } else { "warn" };
+    EnvFilter::builder().parse(format!("openraft={most},{LEFT_OUT_OF_THE_LOG},{level}"))
 }
 
 /// Sends all events of this process to standard error.
@@ -77,7 +78,30 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().expect("whole").clone()).expect("text")
+        }
+    }
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("whole").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn a_filter_with_one_bad_part_is_refused_whole() {
@@ -88,8 +112,29 @@ mod tests {
     #[test]
     fn openraft_is_quiet_unless_it_is_named() {
         let filter = |level| filter(level).expect("well-formed").to_string();
-        assert_eq!(filter("debug"), "openraft=warn,debug");
+        assert!(filter("debug").ends_with("openraft=warn,debug"), "{}", filter("debug"));
+        assert!(filter("error").ends_with("openraft=error,error"), "{}", filter("error"));
         assert_eq!(filter("info,openraft=debug"), "openraft=debug,info");
         assert_eq!(filter("off"), "off");
+    }
+
+    #[test]
+    fn what_openraft_answers_as_well_as_logs_is_not_logged() {
+        let log = Log::default();
+        let lines = tracing_subscriber::fmt()
+            .with_env_filter(filter("info").expect("well-formed"))
+            .with_writer({
+                let log = log.clone();
+                move || log.clone()
+            })
+            .finish();
+        tracing::subscriber::with_default(lines, || {
+            tracing::error!(target: "openraft::raft::raft_inner", "a closed replica");
+            tracing::warn!(target: "openraft::core::heartbeat::worker", "a heartbeat");
+            tracing::error!(target: "openraft::core::raft_core", "a storage error");
+        });
+        let text = log.text();
+        assert!(text.contains("storage error"), "{text}");
+        assert!(!text.contains("a closed replica") && !text.contains("a heartbeat"), "{text}");
     }
 }

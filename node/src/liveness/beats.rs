@@ -92,10 +92,16 @@ impl Liveness {
             }
             Err(error) => {
                 self.metrics.peer.beats_missed.inc();
-                if matches!(error, PeerError::Unreachable { .. })
-                    && let Some(peer) = lock(&self.watched).get_mut(&node)
-                {
-                    peer.opinion.unreachable(self.now_ms());
+                match error {
+                    PeerError::Unreachable { .. } => {
+                        if let Some(peer) = lock(&self.watched).get_mut(&node) {
+                            peer.opinion.unreachable(self.now_ms());
+                        }
+                    }
+                    // A connection that was made while messages were lost one way hangs on when
+                    // they are not: the next beat has a new one.
+                    PeerError::TimedOut { .. } if self.was_found_dead(node) => link.reset(),
+                    PeerError::TimedOut { .. } | PeerError::Refused { .. } => {}
                 }
             }
         }
@@ -158,12 +164,15 @@ impl Liveness {
             peer.was_dead = dead;
             if died {
                 peer.dead_since = Some(Instant::now());
+                // Old news. What a majority does without it must not wait for its disk.
+                peer.disk_low = false;
             } else if came_back {
                 peer.dead_since = None;
             }
             (died, came_back, peer.opinion.silent_ms(now))
         };
         if died {
+            self.note_disks();
             tracing::warn!(%node, silent_ms, "a node is gone; its groups will elect new leaders");
             if let Some(link) = self.peers.get(node) {
                 link.reset();
@@ -249,4 +258,95 @@ fn millis(time: Duration) -> u64 {
 
 fn half_ms(half: Duration) -> i128 {
     i128::try_from(half.as_millis()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+
+    use futures::FutureExt as _;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::env::{Env, Listener, Network, Socket};
+    use crate::liveness::LivenessParts;
+    use crate::metrics::Metrics;
+    use crate::peer::Peers;
+
+    const OTHER: NodeUuid = NodeUuid(Uuid::from_u128(2));
+
+    /// Every connection is made, and then hangs.
+    #[derive(Default)]
+    struct Hanging(Mutex<Vec<tokio::io::DuplexStream>>);
+
+    impl Hanging {
+        fn connections(&self) -> usize {
+            self.0.lock().expect("whole").len()
+        }
+    }
+
+    impl Network for Hanging {
+        fn listen(&self, _: String) -> BoxFuture<'static, io::Result<Listener>> {
+            std::future::ready(Err(io::ErrorKind::Unsupported.into())).boxed()
+        }
+
+        fn connect(&self, _: String) -> BoxFuture<'static, io::Result<Socket>> {
+            let (ours, theirs) = tokio::io::duplex(1 << 20);
+            self.0.lock().expect("whole").push(theirs);
+            std::future::ready(Ok(Socket::new(ours))).boxed()
+        }
+    }
+
+    /// Watches one other node, which is asked only when a test says so.
+    fn watching(network: Arc<dyn Network>) -> Arc<Liveness> {
+        let peers = Arc::new(Peers::new(network));
+        peers.set_address(OTHER, "other:1");
+        let liveness = Liveness::new(LivenessParts {
+            me: NodeUuid(Uuid::from_u128(1)),
+            cluster_id: Uuid::from_u128(7),
+            address: "me:1".to_owned(),
+            clock: Env::real(PathBuf::new()).clock,
+            peers,
+            metrics: Arc::new(Metrics::default()),
+        });
+        lock(&liveness.watched).insert(OTHER, Watched::new(liveness.now_ms()));
+        liveness
+    }
+
+    fn finds_dead(liveness: &Liveness) {
+        let now = liveness.now_ms();
+        for _ in 0..2 {
+            let mut watched = lock(&liveness.watched);
+            watched.get_mut(&OTHER).expect("it is watched").opinion.unreachable(now);
+        }
+        liveness.note_silence();
+        assert!(liveness.was_found_dead(OTHER));
+    }
+
+    #[tokio::test]
+    async fn a_dead_node_s_full_disk_holds_up_nobody() {
+        let liveness = watching(Arc::new(Hanging::default()));
+        let says = |disk_low| pb::BeatResponse { disk_low, ..pb::BeatResponse::default() };
+        let is_low = || (liveness.any_disk_low(), liveness.disk_low([OTHER].into_iter()));
+        liveness.hear(OTHER, Instant::now(), &says(true));
+        assert_eq!(is_low(), (true, true));
+        finds_dead(&liveness);
+        assert_eq!(is_low(), (false, false));
+        liveness.hear(OTHER, Instant::now(), &says(true));
+        assert_eq!(is_low(), (true, true), "back, it has its say again");
+    }
+
+    #[tokio::test]
+    async fn a_dead_node_is_asked_on_a_new_connection_when_one_hangs() {
+        let network = Arc::new(Hanging::default());
+        let liveness = watching(network.clone());
+        finds_dead(&liveness);
+        for connections in 1..=2 {
+            let answer = liveness.beat(OTHER).await;
+            assert!(matches!(answer, Err(PeerError::TimedOut { .. })), "{answer:?}");
+            assert_eq!(network.connections(), connections);
+        }
+    }
 }

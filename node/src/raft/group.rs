@@ -475,11 +475,15 @@ impl RaftGroup {
 
 /// A change of members that no majority takes would be waited for without end, and whoever waits
 /// has other groups to look after. What was begun is seen and finished in a later round.
-async fn changed_in_time<T, E: std::fmt::Display>(
-    change: impl Future<Output = Result<T, E>>,
+async fn changed_in_time<T>(
+    change: impl Future<Output = Result<T, RaftError<Types, ClientWriteError<Types>>>>,
 ) -> Result<(), RaftFailure> {
     match tokio::time::timeout(limits::PROPOSAL_MAX, change).await {
-        Ok(changed) => changed.map(drop).map_err(stopped),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+            Err(failure_of(forward))
+        }
+        Ok(Err(error)) => Err(stopped(error)),
         Err(_) => Err(RaftFailure::OutcomeUnknown),
     }
 }

@@ -28,3 +28,8 @@ pub(crate) use log_store::{EntrySource, GroupLog, LogCommandBytes, Unrepaired};
 pub(crate) use open::{GroupContext, OpenLog, RaftTiming, open_log, open_partition, open_table};
 pub(crate) use serve::{Refusal, entry_for_repair, serve_stored_entry};
 pub(crate) use types::{Applied, ReplicaNode};
+
+/// What the node's log leaves out of openraft's lines: those of what it also answers to its caller
+/// (every message to a replica that was closed), and of every heartbeat that failed. The node has
+/// its own words for what an operator should know of that.
+pub(crate) const LEFT_OUT_OF_THE_LOG: &str = "openraft::raft::=off,openraft::core::heartbeat=off";
