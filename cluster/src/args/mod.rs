@@ -21,8 +21,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub(crate) use append::{AppendArgs, CompressionArg};
 pub(crate) use bench::{
     AppendBenchArgs, BatchArgs, BenchCommand, DiskBenchArgs, FailoverBenchArgs, FaultArg,
-    IdleBenchArgs, LatencyBenchArgs, PayloadArg, ReadBenchArgs, ReadMode, StageArgs, TimeArgs,
-    TopicArgs, ValueArgs,
+    GroupsBenchArgs, IdleBenchArgs, LatencyBenchArgs, PayloadArg, ReadBenchArgs, ReadMode,
+    StageArgs, TimeArgs, TopicArgs, ValueArgs,
 };
 pub(crate) use cluster::{ClusterCommand, DownArgs, UpArgs};
 pub(crate) use consume::ConsumeArgs;

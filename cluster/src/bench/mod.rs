@@ -4,7 +4,7 @@
 //! - `stage`: the cluster that is measured, by default one that lives as long as the run;
 //! - `load`, `pace`, `chunk`, `payload`: producers, when they send, and what;
 //! - `meter`: what is counted; `sample`, `usage`, `scrape`: what it costs;
-//! - `append`, `read`, `failover`, `idle`, `disk`: what each bench does;
+//! - `append`, `read`, `failover`, `groups`, `idle`, `disk`: what each bench does;
 //! - `figure`, `report`, `plot`: what is told.
 
 mod append;
@@ -12,6 +12,7 @@ mod chunk;
 mod disk;
 mod failover;
 mod figure;
+mod groups;
 mod idle;
 mod load;
 mod meter;
@@ -53,7 +54,7 @@ async fn run_one(global: &GlobalArgs, command: BenchCommand) -> anyhow::Result<(
         BenchCommand::Failover(args) => failover::run(global, &args).await,
         BenchCommand::Idle(args) => idle::run(global, &args).await,
         BenchCommand::Disk(args) => disk::run(global, &args).await,
-        BenchCommand::Groups => bail!("not supported: this version has no consumer groups yet"),
+        BenchCommand::Groups(args) => groups::run(global, &args).await,
         BenchCommand::Operate => {
             bail!("not supported: this version measures no cluster that is changed meanwhile yet")
         }

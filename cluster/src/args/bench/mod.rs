@@ -27,8 +27,8 @@ pub(crate) enum BenchCommand {
     Idle(IdleBenchArgs),
     /// The disk alone: syncs of 4 KiB, and sequential writing; the limit to compare with
     Disk(DiskBenchArgs),
-    /// Not supported yet: consumer groups
-    Groups,
+    /// What members of a group notice when one leaves, dies or comes; offset commits; idle groups
+    Groups(GroupsBenchArgs),
     /// Not supported yet: a cluster that is changed while it serves
     Operate,
 }
@@ -183,6 +183,44 @@ pub(crate) struct FailoverBenchArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct GroupsBenchArgs {
+    /// Partitions of the topic that the bench creates and deletes, three replicas each
+    #[arg(short, long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=1_000), help_heading = "The load")]
+    pub(crate) partitions: u32,
+    /// Members of the group, each with connections of its own; no more than partitions
+    #[arg(long, value_name = "N", default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(2..=256), help_heading = "The load")]
+    pub(crate) members: u16,
+    /// Records a second that they are given, all together
+    #[arg(long, value_name = "N", default_value_t = 5_000,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "The load")]
+    pub(crate) rate: u64,
+    /// So many changes one after the other: one leaves, one comes, one dies, one comes, ...
+    #[arg(long, value_name = "N", default_value_t = 12,
+        value_parser = clap::value_parser!(u16).range(1..=1_000), help_heading = "The load")]
+    pub(crate) rounds: u16,
+    /// Silence after which a member is taken for dead, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 3_000,
+        value_parser = clap::value_parser!(u64).range(1_000..=60_000), help_heading = "The load")]
+    pub(crate) session_timeout_ms: u64,
+    /// Then commit offsets, so many at a time, each for a group of its own
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u16).range(1..=1_024), help_heading = "The load")]
+    pub(crate) committers: u16,
+    /// Measure commits, and what idle groups cost, for so long each
+    #[arg(long, value_name = "S", default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..=3_600), help_heading = "The run")]
+    pub(crate) seconds: u64,
+    /// Then form so many groups of one member that have nothing to consume
+    #[arg(long, value_name = "N", default_value_t = 1_000,
+        value_parser = clap::value_parser!(u32).range(0..=10_000), help_heading = "The load")]
+    pub(crate) idle_groups: u32,
+    #[command(flatten)]
+    pub(crate) stage: StageArgs,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct IdleBenchArgs {
     /// Partitions of the topic that the bench creates and deletes
     #[arg(short, long, value_name = "N", default_value_t = 1_000,
@@ -267,6 +305,8 @@ mod tests {
             "quipu bench failover --fault fire",
             "quipu bench failover --every-ms 0",
             "quipu bench idle --wake -1",
+            "quipu bench groups --members 1",
+            "quipu bench groups --session-timeout-ms 999",
             "quipu bench disk --syncs 9",
             "quipu bench disk --bytes 2048MiB",
             "quipu bench",
