@@ -78,8 +78,8 @@ bugs! {
         "the leader answers with the offset that it foresaw when it proposed";
     UncommittedVisible: "uncommitted-visible",
         "a follower applies and serves what it has, committed or not";
-    TimeOutDefinite: "time-out-definite",
-        "an append that timed out is answered as if nothing had happened";
+    OpenDefinite: "open-definite",
+        "an append that is open when its leader is deposed is answered as if nothing had happened";
     CommitFromMemory: "commit-from-memory",
         "a group's commit is answered when its coordinator has proposed it";
     OldGenerationCommits: "old-generation-commits",

@@ -78,6 +78,9 @@ impl From<RaftFailure> for AppendFailure {
             RaftFailure::NotLeader { leader } => Self::NotLeader { leader },
             RaftFailure::NoQuorum => Self::NoQuorum,
             RaftFailure::Busy => Self::Overloaded,
+            RaftFailure::OutcomeUnknown if zoo::is(Bug::OpenDefinite) => {
+                Self::NotLeader { leader: None }
+            }
             RaftFailure::OutcomeUnknown => Self::LeadershipLost,
             RaftFailure::Stopped(why) => Self::Stopped(why),
         }
@@ -111,8 +114,7 @@ impl Ticket {
         match tokio::time::timeout_at(self.deadline, self.answer).await {
             Ok(Ok(answer)) => answer,
             // The task is gone with the replica; the entry may be on its way.
-            Ok(Err(_)) => Err(AppendFailure::LeadershipLost),
-            Err(_) if zoo::is(Bug::TimeOutDefinite) => Err(AppendFailure::Overloaded),
+            Ok(Err(_)) => Err(RaftFailure::OutcomeUnknown.into()),
             Err(_) => Err(AppendFailure::TimedOut),
         }
     }
