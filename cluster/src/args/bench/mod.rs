@@ -216,6 +216,10 @@ pub(crate) struct GroupsBenchArgs {
     #[arg(long, value_name = "N", default_value_t = 1_000,
         value_parser = clap::value_parser!(u32).range(0..=10_000), help_heading = "The load")]
     pub(crate) idle_groups: u32,
+    /// Let the nodes come to rest for so long before and after that
+    #[arg(long, value_name = "S", default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(0..=3_600), help_heading = "The run")]
+    pub(crate) settle: u64,
     #[command(flatten)]
     pub(crate) stage: StageArgs,
 }

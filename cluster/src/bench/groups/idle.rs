@@ -23,9 +23,6 @@ const CLIENTS: usize = 8;
 /// Every group has its member by then, or the bench gives up.
 const FORMED_WITHIN: Duration = Duration::from_secs(120);
 
-/// Until nothing of what went before is at work any more.
-const SETTLE: Duration = Duration::from_secs(10);
-
 pub(super) async fn measure(
     stage: &Stage,
     args: &GroupsBenchArgs,
@@ -42,9 +39,10 @@ pub(super) async fn measure(
     let client = clients.first().context("there are some")?;
     let topic = BenchTopic::create(client, 1, 3).await?;
     topic.wait_led(client).await?;
+    let settle = Duration::from_secs(args.settle);
     let window = || Window::after(Duration::ZERO, Duration::from_secs(args.seconds));
     bar.set_message("looking at the nodes without groups");
-    sleep(SETTLE).await;
+    sleep(settle).await;
     let before = cost_within(stage, window()).await?;
     bar.set_message("forming groups");
     let mut waiting = JoinSet::new();
@@ -65,7 +63,7 @@ pub(super) async fn measure(
         members.push(joined.context("a member panicked")??);
     }
     bar.set_message("looking at the nodes with idle groups");
-    sleep(SETTLE).await;
+    sleep(settle).await;
     let idle = cost_within(stage, window()).await?;
     bar.finish_and_clear();
     run.set(figure::CPU_ALL_NODES_EMPTY, before.cpu_per_s());
