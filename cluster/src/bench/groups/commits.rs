@@ -1,5 +1,5 @@
-//! How many group offsets can be committed in a second: committers of groups of their own, each with
-//! one commit in flight, of one partition.
+//! How many group offsets can be committed in a second: committers of groups of their own, each
+//! with one commit in flight, of one partition.
 
 use std::sync::Arc;
 use std::time::Duration;
