@@ -20,3 +20,6 @@
 //!   `a_dead_node_is_asked_on_a_new_connection_when_one_hangs`.
 //! - Seed 1006, `plans/errors-answered-as-well-as-logged.json`: openraft's errors of what it also
 //!   answers. `what_openraft_answers_as_well_as_logs_is_not_logged` (package `node`).
+//! - Seed 3005, `plans/deleted-replica-made-again.json`: a node that started made a deleted replica
+//!   again, by old metadata. In package `node`,
+//!   `a_replica_that_was_deleted_is_not_made_again_by_what_a_node_knew_before`.

@@ -31,3 +31,25 @@ async fn a_topic_made_again_at_once_does_not_begin_with_the_offsets_of_the_first
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_deleted_is_not_made_again_by_what_a_node_knew_before() {
+    let root = tempfile::tempdir().expect("a directory");
+    let nodes = three(root.path()).await;
+    create_topic(&nodes[0], "t", 1, TopicConfig::default()).await;
+    let member = nodes[2].member();
+    let before = until("its replica", async || {
+        partition_of(&nodes[2], "t", 0)?;
+        Some(member.metadata())
+    })
+    .await;
+    let group = before.partition_group(&topic("t"), 0).expect("a partition");
+    let delete =
+        MetadataCommand::DeleteTopic { name: topic("t"), id: before.topics()[&topic("t")].id };
+    let outcome = nodes[0].member().propose(delete, soon(10)).await;
+    assert_eq!(outcome, Ok(MetadataOutcome::TopicDeleted));
+    until("its end", async || member.registry_ref().hosted(group).is_none().then_some(())).await;
+
+    assert!(member.host_what_is_placed(&before, &mut None).await, "the newest can be had");
+    assert_eq!(member.registry_ref().hosted(group), None);
+}

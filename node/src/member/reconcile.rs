@@ -20,6 +20,9 @@ use super::replica::Replica;
 use crate::limits;
 use crate::raft::{GroupStatus, ReplicaNode, Role};
 
+/// The metadata that a round has made sure of; `Some(None)` where that was not possible.
+type Fresh = Option<Option<Arc<MetadataState>>>;
+
 impl Member {
     /// Reconciles whenever the metadata changes, and every now and then.
     pub(super) async fn reconcile_always(self: Arc<Self>) {
@@ -38,7 +41,7 @@ impl Member {
         }
     }
 
-    /// Answers whether a group that this node leads is being moved.
+    /// Answers whether there is more to do soon, as while a group that this node leads is moved.
     async fn reconcile(self: &Arc<Self>) -> bool {
         let metadata = self.metadata();
         self.learn_nodes(&metadata);
@@ -49,12 +52,12 @@ impl Member {
             return false;
         }
         self.register_if_changed(&metadata).await;
-        self.host_what_is_placed(&metadata).await;
+        // Asked for once a round, and only if there is something to change.
+        let mut fresh = None;
+        let mut moving = !self.host_what_is_placed(&metadata, &mut fresh).await;
         self.drop_what_is_not(&metadata).await;
         self.note_recreated(&metadata);
         self.drive_removals(&metadata).await;
-        // Asked for once a round, and only if there is something to change.
-        let (mut fresh, mut moving) = (None, false);
         for replica in self.registry.all() {
             let group = replica.hosted().group;
             if metadata.groups().contains_key(&group) && replica.raft().brief().role == Role::Leader
@@ -185,20 +188,55 @@ impl Member {
     }
 
     /// Each is made in a task of its own, which has founders found their groups when it is done.
-    async fn host_what_is_placed(self: &Arc<Self>, metadata: &MetadataState) {
-        for (group, record, replica) in metadata.replicas_on(self.ground.me) {
-            // Ids only grow: an older replica was given up, perhaps by a process before this one.
-            let known = self.registry.hosted(group);
-            if known.as_ref().is_some_and(|known| known.replica >= replica.id) {
-                continue;
-            }
-            if known.is_some() {
+    /// Answers `false` where some must wait for metadata that can be made sure of.
+    ///
+    /// Where the disk has nothing of a group, the metadata must be the newest. By those that a node
+    /// knows when it has just started, a replica that was deleted since would be made again under
+    /// its old id, without the vote and the log that it answered for.
+    pub(crate) async fn host_what_is_placed(
+        self: &Arc<Self>,
+        known: &MetadataState,
+        fresh: &mut Fresh,
+    ) -> bool {
+        let (mut to_open, unknown): (Vec<Hosted>, Vec<Hosted>) = self
+            .not_here(known)
+            .into_iter()
+            .partition(|hosted| self.registry.hosted(hosted.group).is_some());
+        let sure = match unknown.is_empty() {
+            true => None,
+            false => self.newest(fresh).await,
+        };
+        if let Some(metadata) = &sure {
+            to_open = self.not_here(metadata);
+        }
+        for hosted in to_open {
+            if self.registry.hosted(hosted.group).is_some() {
                 self.ground.metrics.opening.replaced.inc();
             }
-            if let Some(hosted) = hosted_of(metadata, (group, record), replica) {
-                drop(self.begin_opening(hosted).await);
-            }
+            drop(self.begin_opening(hosted).await);
         }
+        unknown.is_empty() || sure.is_some()
+    }
+
+    /// The replicas that this node was given and does not have.
+    fn not_here(&self, metadata: &MetadataState) -> Vec<Hosted> {
+        let placed = metadata.replicas_on(self.ground.me);
+        // Ids only grow: an older replica was given up, perhaps by a process before this one.
+        let missing = placed.filter(|(group, _, replica)| {
+            self.registry.hosted(*group).is_none_or(|known| known.replica < replica.id)
+        });
+        missing
+            .filter_map(|(group, record, replica)| hosted_of(metadata, (group, record), replica))
+            .collect()
+    }
+
+    /// Metadata that this node has just made sure of; asked for once a round.
+    async fn newest(&self, fresh: &mut Fresh) -> Option<Arc<MetadataState>> {
+        if fresh.is_none() {
+            let deadline = Instant::now() + limits::READ_INDEX_MAX;
+            *fresh = Some(self.fresh_metadata(deadline).await.ok());
+        }
+        fresh.clone().flatten()
     }
 
     /// Deletes replicas that the metadata does not know any more.
@@ -274,7 +312,7 @@ impl Member {
     pub(super) async fn lead_to(
         &self,
         known: &MetadataState,
-        fresh: &mut Option<Option<Arc<MetadataState>>>,
+        fresh: &mut Fresh,
         replica: &Replica,
     ) {
         let group = replica.hosted().group;
@@ -282,11 +320,7 @@ impl Member {
         if next_step(me, &replica.raft().status(), known.groups().get(&group)).is_none() {
             return;
         }
-        if fresh.is_none() {
-            let deadline = Instant::now() + limits::READ_INDEX_MAX;
-            *fresh = Some(self.fresh_metadata(deadline).await.ok());
-        }
-        let Some(metadata) = fresh.clone().flatten() else { return };
+        let Some(metadata) = self.newest(fresh).await else { return };
         let step = next_step(me, &replica.raft().status(), metadata.groups().get(&group));
         let Some(step) = step else { return };
         let raft = replica.raft();

@@ -72,7 +72,7 @@ impl Registry {
     }
 
     /// What this node has of a group, open or closed.
-    pub(super) fn hosted(&self, group: GroupId) -> Option<Hosted> {
+    pub(crate) fn hosted(&self, group: GroupId) -> Option<Hosted> {
         let replicas = self.lock();
         let closed = || replicas.closed.get(&group).map(|closed| &closed.hosted);
         replicas.open.get(&group).map(|replica| replica.hosted()).or_else(closed).cloned()
