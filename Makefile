@@ -25,11 +25,12 @@ demo: build ## start a local cluster, append, kill a node, read all back
 test: deps ## all tests: unit, integration, documentation, short simulation
 	@bash scripts/test.sh
 
-# Dev builds: the same that `make test` has made already. With an older build as the release to come
-# from: make test-upgrade ARGS="--from OTHER/target/debug/quipud".
+# Dev builds: the same that `make test` has made already. Quipu 0.1 is built from its commit, once.
+# Another build to come from: make test-upgrade ARGS="--from OTHER/target/debug/quipud".
+test-upgrade: BUILT = --from "$$(bash scripts/old-release.sh 0.1)"
 test-upgrade: deps ## 0.1 to 0.2 node by node under load, back, forward, finalize
 	cargo build --locked --package node --package cluster --package jepsen-style-tests --bins
-	$(TARGET_DIR)/debug/quipu-live upgrade $(ARGS)
+	$(TARGET_DIR)/debug/quipu-live upgrade $(if $(findstring --from,$(ARGS)),,$(BUILT)) $(ARGS)
 
 sim: deps ## simulate a cluster under faults; ARGS go to quipu-sim
 	cargo sim $(ARGS)

@@ -26,9 +26,6 @@ const TOPIC: &str = "upgrade";
 const PARTITIONS: u32 = 6;
 const PRODUCERS: u32 = 3;
 
-/// An operation that took longer has failed.
-const DEADLINE: Duration = Duration::from_secs(2);
-
 /// First ports that are tried for the local cluster.
 const BASE_PORTS: std::ops::Range<u16> = 20_000..31_000;
 const BASE_PORTS_TRIED_MAX: usize = 8;
@@ -51,6 +48,9 @@ pub(super) struct Upgrade {
     /// Seconds for which each exchanged node is watched
     #[arg(long, default_value_t = 1)]
     soak: u64,
+    /// Seconds after which an append that is not acknowledged has failed
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    within: u64,
 }
 
 /// The command, and the cluster it has started. Dropping it ends the nodes.
@@ -102,19 +102,21 @@ impl Upgrade {
         let nodes: Vec<u64> = (1..=NODES).collect();
         let mut violations = survey_nodes(&nodes, &client, (TOPIC, PARTITIONS), &recorder).await;
         let history = recorder.finish()?;
-        let promptness = Promptness::of(&history, DEADLINE);
+        let promptness = Promptness::of(&history, Duration::from_secs(self.within));
         let judgement = judge(&history);
         violations.extend(judgement.violations);
         let line = format!(
-            "{}, failed {} of {} (2 s), longest stall {} ms",
+            "{}, failed {} of {} ({} s), longest stall {} ms",
             judgement.counts.line(None),
             promptness.late,
             promptness.asked,
+            self.within,
             promptness.stall.as_millis()
         );
         let mut report = Report { line, violations, misses, history, ..Report::default() };
         let (late, agree) = (promptness.late, judgement.counts.replicas_agree);
-        report.demand(late == 0, || format!("{late} appends were not done within 2 s"));
+        report
+            .demand(late == 0, || format!("{late} appends were not done within {} s", self.within));
         report.demand(agree, || "the replicas do not agree".to_owned());
         report.demand(judgement.counts.acked > 0, || "nothing was appended".to_owned());
         Ok(report)

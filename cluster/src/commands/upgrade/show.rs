@@ -111,16 +111,12 @@ fn text(progress: &Progress) -> String {
         vec![node.node_id.to_string(), node.address.clone(), runs]
     });
     let rows = table(&columns, rows);
+    let new = &progress.to.version;
     let way = match progress.direction {
-        Direction::Forward => "to",
-        Direction::Back => "back from",
+        Direction::Forward => format!("upgrade from {old} to {new}"),
+        Direction::Back => format!("back from {new} to {old}"),
     };
-    let head = format!(
-        "upgrade from {old} {way} {}: {} of {} nodes run it",
-        progress.to.version,
-        progress.done(),
-        progress.nodes.len()
-    );
+    let head = format!("{way}: {} of {} nodes run {new}", progress.done(), progress.nodes.len());
     let next = match (&progress.halted, progress.next(), progress.direction) {
         (Some(reason), _, _) => format!(
             "halted: {reason}\n`quipu upgrade run` goes on when it is mended, `quipu upgrade \
@@ -129,9 +125,11 @@ fn text(progress: &Progress) -> String {
         (None, Some(_), _) => {
             "`quipu upgrade run` goes on, `quipu upgrade rollback` goes back".to_owned()
         }
-        (None, None, Direction::Forward) => "every node runs it. `quipu upgrade finalize` makes \
+        (None, None, Direction::Forward) => {
+            "every node runs the new version. `quipu upgrade finalize` makes \
              use of what it brings; until then `quipu upgrade rollback` still goes back"
-            .to_owned(),
+                .to_owned()
+        }
         (None, None, Direction::Back) => "every node runs the old version again".to_owned(),
     };
     format!("{head}\n\n{rows}\n{next}\n")
@@ -158,7 +156,7 @@ mod tests {
         progress.begin(1);
         progress.halted = Some("node 2 does not answer".to_owned());
         expect![[r#"
-            upgrade from 0.1.0 to 0.2.0: 1 of 2 nodes run it
+            upgrade from 0.1.0 to 0.2.0: 1 of 2 nodes run 0.2.0
 
             NODE  ADDRESS         RUNS
                2  127.0.0.1:9401  0.2.0
