@@ -124,8 +124,8 @@ specimens! {
         Seeds("none"), true;
     OffsetForetold: "ordered", ["one_value_per_offset"], Seeds("isolate-leader,crash"), true;
     UncommittedVisible: "consensus", ["raft_safety"], Seeds("isolate-leader,crash"), false;
-    OpenDefinite: "honest errors", ["reads_return_what_was_sent", "one_value_per_offset"],
-        Seeds("isolate-leader,crash"), true;
+    SlowIsRefused: "honest errors", ["reads_return_what_was_sent", "one_value_per_offset"],
+        Seeds("slow-disk,slow-link"), true;
     CommitFromMemory: "group offsets", ["group_offsets_never_fall", "group_offsets_are_a_register"],
         Seeds("isolate-leader,power-cut-all"), true;
     OldGenerationCommits: "one owner", ["group_partitions_have_one_owner"], Groups("none"), true;

@@ -1,5 +1,5 @@
-//! Members of groups: they join, consume, commit, leave, crash, and come back as zombies; and one
-//! for each group that, when the faults are over, consumes what is left.
+//! Members of groups: they join, consume, commit, now and then too late, leave, crash, and come
+//! back as zombies; and one for each group that, when the faults are over, consumes what is left.
 //!
 //! Commits are the member's own calls, so that the history has each of them with the member id and
 //! the generation. What a poll gave out counts as delivered: the member has it in hand.
@@ -55,6 +55,8 @@ pub async fn consume(mut worker: Worker, group: String) {
 async fn live(worker: &mut Worker, client: &Client, group: &str, name: String) {
     let Ok(mut consumer) = client.group_consumer(config(worker, group)) else { return };
     let polls = worker.rng.u64(1..=POLLS_MAX);
+    // A commit that was ready at some time and arrives much later, if at all.
+    let mut late = None;
     for _ in 0..polls {
         if !worker.is_working() {
             break;
@@ -65,6 +67,11 @@ async fn live(worker: &mut Worker, client: &Client, group: &str, name: String) {
         worker.pause(WORK_MS_MAX).await;
         if worker.rng.u8(0..4) == 0 {
             commit(worker, &mut consumer, group).await;
+        }
+        match worker.rng.u8(0..8) {
+            0 => late = consumer.member().map(|by| (by, consumer.uncommitted())),
+            1 => commit_late(worker, client, group, late.take()).await,
+            _ => {}
         }
     }
     let death = match worker.rng.u8(0..6) {
@@ -84,11 +91,7 @@ async fn live(worker: &mut Worker, client: &Client, group: &str, name: String) {
             drop(consumer);
             // Its session ends meanwhile, or not.
             worker.pause(12_000).await;
-            if let Some((member, generation)) = by {
-                for offset in offsets {
-                    commit_as(worker, client, group, (&member, generation), offset).await;
-                }
-            }
+            commit_late(worker, client, group, by.map(|by| (by, offsets))).await;
         }
     }
 }
@@ -150,6 +153,19 @@ async fn commit(worker: &Worker, consumer: &mut GroupConsumer, group: &str) {
                 worker.failed(op, error.code(), error.outcome(), &error);
             }
         }
+    }
+}
+
+/// Commits what a member had in hand at some time, as the member that it was then.
+async fn commit_late(
+    worker: &Worker,
+    client: &Client,
+    group: &str,
+    late: Option<((String, i64), Vec<GroupOffset>)>,
+) {
+    let Some(((member, generation), offsets)) = late else { return };
+    for offset in offsets {
+        commit_as(worker, client, group, (&member, generation), offset).await;
     }
 }
 

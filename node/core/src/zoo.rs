@@ -78,8 +78,8 @@ bugs! {
         "the leader answers with the offset that it foresaw when it proposed";
     UncommittedVisible: "uncommitted-visible",
         "a follower applies and serves what it has, committed or not";
-    OpenDefinite: "open-definite",
-        "an append that is open when its leader is deposed is answered as if nothing had happened";
+    SlowIsRefused: "slow-is-refused",
+        "an append that takes long is answered as refused while it is on its way";
     CommitFromMemory: "commit-from-memory",
         "a group's commit is answered when its coordinator has proposed it";
     OldGenerationCommits: "old-generation-commits",

@@ -78,9 +78,6 @@ impl From<RaftFailure> for AppendFailure {
             RaftFailure::NotLeader { leader } => Self::NotLeader { leader },
             RaftFailure::NoQuorum => Self::NoQuorum,
             RaftFailure::Busy => Self::Overloaded,
-            RaftFailure::OutcomeUnknown if zoo::is(Bug::OpenDefinite) => {
-                Self::NotLeader { leader: None }
-            }
             RaftFailure::OutcomeUnknown => Self::LeadershipLost,
             RaftFailure::Stopped(why) => Self::Stopped(why),
         }
@@ -111,10 +108,15 @@ pub(crate) struct Ticket {
 impl Ticket {
     /// Waits for the answer, at most until the append's deadline.
     pub(crate) async fn answer(self) -> Answer {
-        match tokio::time::timeout_at(self.deadline, self.answer).await {
+        let mut deadline = self.deadline;
+        if zoo::is(Bug::SlowIsRefused) {
+            deadline = deadline.min(Instant::now() + std::time::Duration::from_millis(200));
+        }
+        match tokio::time::timeout_at(deadline, self.answer).await {
             Ok(Ok(answer)) => answer,
             // The task is gone with the replica; the entry may be on its way.
-            Ok(Err(_)) => Err(RaftFailure::OutcomeUnknown.into()),
+            Ok(Err(_)) => Err(AppendFailure::LeadershipLost),
+            Err(_) if zoo::is(Bug::SlowIsRefused) => Err(AppendFailure::Overloaded),
             Err(_) => Err(AppendFailure::TimedOut),
         }
     }
