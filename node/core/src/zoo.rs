@@ -85,7 +85,7 @@ bugs! {
     OldGenerationCommits: "old-generation-commits",
         "a commit is taken from a member of an old generation";
     TwoOwners: "two-owners",
-        "a partition goes to its new owner before the old one has given it up";
+        "a partition goes to its new owner before the old one has given it up, and both may commit";
     CommitsAhead: "commits-ahead",
         "a member's library commits one record more than it was told to be done";
     RecoveryCutsShort: "recovery-cuts-short",

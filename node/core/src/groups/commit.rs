@@ -132,7 +132,7 @@ impl GroupTable {
             let owns = roster
                 .owner(&offset.topic, offset.partition)
                 .is_some_and(|owner| owner.member == joined && owner.since <= committer.generation);
-            if !owns {
+            if !owns && !zoo::is(Bug::TwoOwners) {
                 let (topic, partition) = (offset.topic.clone(), offset.partition);
                 return Err(GroupOutcome::NotOwner { topic, partition });
             }
