@@ -86,8 +86,9 @@ mod routing;
 mod status;
 
 pub use admin::{
-    Admin, Cluster, Features, Health, LedGroup, NewTopic, Node, NodeLevels, NodeReport, NodeStatus,
-    Partition, Removal, Replica, ReplicaMove, ReplicaRole, Standing, Topic, TopicSummary, VoterLag,
+    Admin, Cluster, Features, Finding, Health, LeaderMove, LedGroup, NewTopic, Node, NodeLevels,
+    NodeReport, NodeStatus, Partition, PlannedChange, RebalancePlan, Removal, Replica, ReplicaMove,
+    ReplicaRole, Severity, Standing, Topic, TopicSummary, VoterLag,
 };
 pub use append::{AppendOptions, Appended};
 pub use client::Client;

@@ -4,6 +4,7 @@
 mod damage;
 mod elections;
 mod groups;
+mod health;
 mod levels;
 mod membership;
 mod moves;

@@ -311,6 +311,8 @@ pub const MOVES_AT_ONCE: usize = 4;
 pub const SURVEY_MAX: Duration = Duration::from_secs(2);
 /// Looks at the log writer, one each [`UPKEEP_INTERVAL`], that are remembered: a minute.
 pub const SYNCS_REMEMBERED: usize = 60;
+/// Nodes named in one request to place replicas: more than any group has.
+pub const PLACES_MAX: usize = 64;
 /// Names of groups in one answer about a node; the rest are counted.
 pub const NAMES_TOLD_MAX: usize = 10;
 /// Producer ids that a node takes from the metadata at once.

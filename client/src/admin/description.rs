@@ -74,6 +74,46 @@ pub struct Health {
     pub leaderless_groups: u32,
     /// Nodes that are not heard.
     pub dead_nodes: u32,
+    /// What all nodes together found, the worst first; empty where one alone was asked.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that is wrong, or could be better.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind, for scripts: "node_down", "leaderless", "behind", …
+    pub trouble: String,
+    /// How bad.
+    pub severity: Severity,
+    /// Label of the node it is about, where it is about one.
+    pub node: Option<u64>,
+    /// What is.
+    pub what: String,
+    /// What to do.
+    pub advice: String,
+}
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// All is well, and could be better.
+    Advice,
+    /// Everything is served, with less to spare than it should have.
+    Warning,
+    /// Something is not served.
+    Critical,
+}
+
+impl Severity {
+    /// As it is printed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Advice => "advice",
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        }
+    }
 }
 
 /// What a node knows at first hand.
@@ -320,6 +360,25 @@ impl From<v1::HealthResponse> for Health {
             groups: answer.groups,
             leaderless_groups: answer.leaderless_groups,
             dead_nodes: answer.dead_nodes,
+            findings: answer.findings.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<v1::Finding> for Finding {
+    fn from(finding: v1::Finding) -> Finding {
+        let severity = match finding.severity() {
+            v1::Severity::Advice => Severity::Advice,
+            v1::Severity::Warning => Severity::Warning,
+            // Better to look at one too many.
+            v1::Severity::Critical | v1::Severity::Unspecified => Severity::Critical,
+        };
+        Finding {
+            severity,
+            trouble: finding.trouble,
+            node: (finding.node_id != 0).then_some(finding.node_id),
+            what: finding.what,
+            advice: finding.advice,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod description;
 mod nodes;
+mod rebalance;
 
 use quipu_proto::MESSAGE_BYTES_MAX;
 use quipu_proto::v1;
@@ -18,10 +19,11 @@ use crate::client::Client;
 use crate::error::{AdminError, CallError, Code, ErrorCode, Outcome};
 
 pub use description::{
-    Cluster, Features, Health, LedGroup, NewTopic, Node, NodeLevels, NodeReport, Partition,
-    Replica, ReplicaRole, Topic, TopicSummary, VoterLag,
+    Cluster, Features, Finding, Health, LedGroup, NewTopic, Node, NodeLevels, NodeReport,
+    Partition, Replica, ReplicaRole, Severity, Topic, TopicSummary, VoterLag,
 };
 pub use nodes::{NodeStatus, Removal, ReplicaMove, Standing};
+pub use rebalance::{LeaderMove, PlannedChange, RebalancePlan};
 
 /// The administrative calls of a [`Client`].
 #[derive(Debug, Clone)]
@@ -93,7 +95,20 @@ impl Admin {
     pub async fn health(&self) -> Result<Health, AdminError> {
         let answer = self
             .call(Target::Any, Repeated::Harmless, |mut admin| async move {
-                admin.health(v1::HealthRequest {}).await
+                admin.health(v1::HealthRequest::default()).await
+            })
+            .await?;
+        Ok(answer.into())
+    }
+
+    /// What all nodes together find wrong, and what to do about it.
+    ///
+    /// # Errors
+    /// What prevents asking.
+    pub async fn cluster_health(&self) -> Result<Health, AdminError> {
+        let answer = self
+            .call(Target::Any, Repeated::Harmless, |mut admin| async move {
+                admin.health(v1::HealthRequest { all_nodes: true }).await
             })
             .await?;
         Ok(answer.into())
@@ -263,7 +278,12 @@ impl Admin {
         partition: u32,
         to_node: u64,
     ) -> Result<(), AdminError> {
-        let request = v1::MoveLeaderRequest { topic: topic.to_owned(), partition, to_node };
+        let request = v1::MoveLeaderRequest {
+            topic: topic.to_owned(),
+            partition,
+            to_node,
+            ..v1::MoveLeaderRequest::default()
+        };
         let target = Target::Leader(topic.to_owned(), partition);
         self.call(target, Repeated::Harmless, |mut admin| {
             let request = request.clone();

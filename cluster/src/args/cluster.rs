@@ -41,7 +41,11 @@ pub(crate) enum ClusterCommand {
     /// Form a cluster, once, of fresh nodes that were started by hand (--nodes names all of them)
     Init,
     /// Ask whether anything is wrong; exit code 0 means no
-    Health,
+    Health {
+        /// Look again every 2 seconds, until interrupted
+        #[arg(long)]
+        watch: bool,
+    },
     /// Show the finalized feature level, and which levels each node speaks
     Features,
 }

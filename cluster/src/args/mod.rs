@@ -10,6 +10,7 @@ mod group;
 mod node;
 mod partition;
 mod read;
+mod rebalance;
 mod topic;
 mod upgrade;
 mod values;
@@ -31,6 +32,7 @@ pub(crate) use group::{CommitArgs, GroupCommand, LagArgs, SeekArgs};
 pub(crate) use node::{NodeCommand, WaitArgs};
 pub(crate) use partition::PartitionCommand;
 pub(crate) use read::{DEFAULT_FORMAT, LevelArg, ReadArgs};
+pub(crate) use rebalance::{ApplyArgs, RebalanceCommand};
 pub(crate) use topic::{CreateArgs, TopicCommand};
 pub(crate) use upgrade::{PaceArgs, RollbackArgs, RunArgs, UpgradeCommand};
 pub(crate) use values::Setting;
@@ -127,6 +129,9 @@ pub(crate) enum Command {
     /// The cluster's nodes: list, drain, remove
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Even out replicas and leaders over the nodes
+    #[command(subcommand)]
+    Rebalance(RebalanceCommand),
     /// Measure a cluster, and the disk below it
     #[command(subcommand)]
     Bench(BenchCommand),

@@ -12,6 +12,7 @@ mod offsets;
 mod partition;
 mod printer;
 mod read;
+mod rebalance;
 mod topic;
 mod upgrade;
 
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Group(command) => Box::pin(group::run(&global, command)).await,
         Command::Partition(command) => Box::pin(partition::run(&global, command)).await,
         Command::Node(command) => Box::pin(node::run(&global, command)).await,
+        Command::Rebalance(command) => Box::pin(rebalance::run(&global, command)).await,
         Command::Bench(command) => Box::pin(bench::run(&global, command)).await,
         Command::Demo(args) => Box::pin(demo::run(&global, args)).await,
         Command::Completions { shell } => completions::run(shell),

@@ -19,8 +19,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What `quipu node add` says.
 const HOW_TO_ADD: &str = "A node is added by starting it with the address of any other node:\n\n  \
     quipud --node-id N --data-dir DIR --listen IP:PORT --join HOST:PORT\n\n\
-    It holds nothing at first. New topics are placed on it, too, and it takes replicas\n\
-    of nodes that are removed.";
+    It holds nothing at first. New topics are placed on it, too; `quipu rebalance plan` shows\n\
+    what would be moved to it, `quipu rebalance apply` moves it.";
 
 pub(super) async fn run(global: &GlobalArgs, command: NodeCommand) -> anyhow::Result<()> {
     if let NodeCommand::Add = command {

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use node_core::ids::RackName;
+
 use crate::config::address::Address;
 use crate::limits;
 use crate::version::Release;
@@ -25,6 +27,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Nodes to ask for the cluster. May name this node too, so that all nodes share one list.
     pub join: Vec<Address>,
+    /// What may fail with this node at once: its rack, room or zone.
+    pub rack: Option<RackName>,
     /// Where metrics and health are served over HTTP; `None`: nowhere. Port 0: any free port.
     pub http_listen: Option<SocketAddr>,
     /// What is logged, and how.
@@ -91,6 +95,7 @@ impl Default for NodeConfig {
             advertise: listen.into(),
             data_dir: PathBuf::from("quipu-data"),
             join: Vec::new(),
+            rack: None,
             http_listen: None,
             log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
             append_in_flight_bytes_max: 64 << 20,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use node_core::ids::RackName;
 use toml::Value;
 
 use crate::config::address::Address;
@@ -77,6 +78,14 @@ pub const SETTINGS: &[Setting] = &[
         required: false,
         set: |config, text| addresses(text).map(|join| config.join = join),
         show: |config| Value::Array(config.join.iter().map(string).collect()),
+    },
+    Setting {
+        key: "rack",
+        placeholder: "NAME",
+        help: "Rack, room or zone that may fail as a whole; replicas are kept in different ones",
+        required: false,
+        set: |config, text| rack(text).map(|rack| config.rack = rack),
+        show: |config| config.rack.as_ref().map_or_else(|| string("none"), string),
     },
     Setting {
         key: "http-listen",
@@ -237,6 +246,10 @@ fn socket(text: &str) -> Result<SocketAddr, String> {
 
 fn optional_socket(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "none" { Ok(None) } else { socket(text).map(Some) }
+}
+
+fn rack(text: &str) -> Result<Option<RackName>, String> {
+    if text == "none" { Ok(None) } else { parsed(text).map(Some) }
 }
 
 fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use node_core::features::FeatureLevel;
 use node_core::ids::{GroupId, NodeUuid, ReplicaId};
 use node_core::metadata::{Bootstrap, GroupKind, GroupRecord, MetadataCommand, MetadataState};
 use node_core::metadata::{RegisterNode, Replica as Placed};
@@ -177,6 +178,12 @@ impl Member {
         if !same {
             let register = RegisterNode { node: spec, replaces_dead: false };
             self.propose_quietly(MetadataCommand::RegisterNode(register)).await;
+        }
+        let rack = &self.ground.config.rack;
+        let admitted = metadata.level() >= FeatureLevel::MEMBERSHIP;
+        if admitted && known.is_some_and(|known| known.rack != *rack) {
+            let (node, rack) = (self.ground.me, rack.clone());
+            self.propose_quietly(MetadataCommand::SetRack { node, rack }).await;
         }
     }
 

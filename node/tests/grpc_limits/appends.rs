@@ -163,7 +163,7 @@ async fn a_full_disk_takes_no_appends_and_is_read_all_the_same() {
     assert_eq!(error.code(), ErrorCode::DiskFull, "{error:?}");
     assert!(error.retriable && error.message.contains("free space"), "{error:?}");
     node.log().fetch(fetch(TOPIC, 0, 0)).await.unwrap();
-    let health = node.admin().health(v1::HealthRequest {}).await.unwrap().into_inner();
+    let health = node.admin().health(v1::HealthRequest::default()).await.unwrap().into_inner();
     assert!(!health.healthy && health.problems[0].contains("nearly full"), "{health:?}");
     node.stop().await;
 }

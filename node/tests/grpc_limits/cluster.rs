@@ -44,7 +44,7 @@ async fn a_fresh_node_says_that_it_belongs_to_no_cluster_and_how_that_changes() 
     let cluster = cluster.into_inner();
     assert_eq!((cluster.cluster_id.as_str(), cluster.asked_node), ("", 4));
     assert!(cluster.nodes.is_empty());
-    let health = node.admin().health(v1::HealthRequest {}).await.unwrap().into_inner();
+    let health = node.admin().health(v1::HealthRequest::default()).await.unwrap().into_inner();
     assert!(!health.healthy && health.problems[0].contains(says), "{health:?}");
     node.stop().await;
 }
@@ -77,7 +77,7 @@ async fn a_cluster_is_formed_once_and_becomes_healthy() {
     let id = node.init().await;
     assert_eq!(node.init().await, id, "a repeat is the same cluster");
     let health = eventually(async || {
-        let health = node.admin().health(v1::HealthRequest {}).await.unwrap().into_inner();
+        let health = node.admin().health(v1::HealthRequest::default()).await.unwrap().into_inner();
         health.healthy.then_some(health)
     });
     let health = health.await;

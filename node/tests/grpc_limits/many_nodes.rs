@@ -18,7 +18,8 @@ async fn cluster(count: u64) -> Vec<Running> {
     nodes[0].admin().init_cluster(request).await.unwrap();
     for node in &nodes {
         eventually(async || {
-            let health = node.admin().health(v1::HealthRequest {}).await.unwrap().into_inner();
+            let health =
+                node.admin().health(v1::HealthRequest::default()).await.unwrap().into_inner();
             health.healthy.then_some(())
         })
         .await;
@@ -81,7 +82,8 @@ async fn leadership_moves_to_the_node_that_is_named() {
     let mut leader = topic.partitions[0].leader;
     for _ in 0..3 {
         let to_node = leader % 3 + 1;
-        let request = v1::MoveLeaderRequest { topic: TOPIC.to_owned(), partition: 0, to_node };
+        let request =
+            v1::MoveLeaderRequest { topic: TOPIC.to_owned(), to_node, ..Default::default() };
         eventually(async || {
             let at = nodes.get(usize::try_from(leader - 1).unwrap())?;
             match at.admin().move_leader(request.clone()).await {
@@ -176,7 +178,8 @@ async fn a_dead_node_is_a_problem_of_the_cluster_and_its_partitions_are_read_on(
     dead.node.stop().await;
     drop(dead);
     let health = eventually(async || {
-        let health = nodes[0].admin().health(v1::HealthRequest {}).await.unwrap().into_inner();
+        let health =
+            nodes[0].admin().health(v1::HealthRequest::default()).await.unwrap().into_inner();
         (health.dead_nodes == 1 && health.leaderless_groups == 0).then_some(health)
     });
     let health = health.await;

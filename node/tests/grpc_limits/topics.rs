@@ -107,7 +107,7 @@ async fn a_replica_tells_its_state_and_the_hash_where_it_is_known() {
 async fn leadership_moves_only_to_a_node_that_has_the_partition() {
     let node = Running::with_topic().await;
     let request =
-        |to_node| v1::MoveLeaderRequest { topic: TOPIC.to_owned(), partition: 0, to_node };
+        |to_node| v1::MoveLeaderRequest { topic: TOPIC.to_owned(), to_node, ..Default::default() };
     let nobody = node.admin().move_leader(request(9)).await;
     refused(nobody, ErrorCode::InvalidArgument, "it is on nodes 1");
     node.admin().move_leader(request(1)).await.unwrap();

@@ -1,7 +1,7 @@
 //! `quipu cluster …`: local clusters, and forming and checking any cluster.
 //!
 //! `up` starts what is down, `signals` ends, stops and restarts nodes, `status` shows them,
-//! `health` asks every node what it thinks is wrong, `features` shows the feature levels.
+//! `health` has all nodes asked what is wrong, `features` shows the feature levels.
 
 mod features;
 mod health;
@@ -34,7 +34,7 @@ pub(super) async fn run(global: &GlobalArgs, command: ClusterCommand) -> anyhow:
         }
         ClusterCommand::Down(args) => signals::down(global, &args).await,
         ClusterCommand::Init => init(global).await,
-        ClusterCommand::Health => health::run(global).await,
+        ClusterCommand::Health { watch } => health::run(global, watch).await,
         ClusterCommand::Features => features::run(global).await,
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{GroupRecord, MetadataOutcome, MetadataState, Replica};
+use super::{GroupKind, GroupRecord, MetadataOutcome, MetadataState, Replica};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::ids::{GroupId, NodeUuid, RackName};
 use crate::limits::{METADATA_VOTERS_MAX, REMOVED_NODES_MAX};
@@ -134,7 +134,22 @@ impl MetadataState {
         let leaves = old.into_iter().filter(|replica| !place.nodes.contains(&replica.node));
         group.retiring.extend(leaves);
         group.replicas = new;
+        self.note_replication(place.group);
         MetadataOutcome::Placed
+    }
+
+    /// A topic has as many replicas as the partition that has least.
+    fn note_replication(&mut self, group: GroupId) {
+        let kind = self.groups.get(&group).map(|group| group.kind);
+        let Some(GroupKind::Partition { topic, .. }) = kind else { return };
+        let Some(record) = self.topics.values_mut().find(|record| record.id == topic) else {
+            return;
+        };
+        let all = record.partitions.iter().filter_map(|id| self.groups.get(id));
+        let least = all.map(|group| group.replicas.len()).min();
+        if let Some(least) = least.and_then(|least| u32::try_from(least).ok()) {
+            record.replication_factor = least;
+        }
     }
 
     /// Whether the replicas are there already.

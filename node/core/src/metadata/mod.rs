@@ -12,7 +12,7 @@
 //! - `command`, `outcome`: what is replicated, and the answers;
 //! - `nodes`, `topics`: applying the commands about each; `membership`: a node's life;
 //! - `moves`: which replicas leave a node next, and where they go;
-//! - `levels`: the finalized feature level;
+//! - `levels`: the finalized feature level; `rebalance`: evening out;
 //! - `placement`: who holds what; `snapshot`: the state's bytes.
 
 mod command;
@@ -22,6 +22,7 @@ mod moves;
 mod nodes;
 mod outcome;
 pub mod placement;
+mod rebalance;
 mod snapshot;
 mod topics;
 
@@ -33,6 +34,7 @@ pub use self::command::{Bootstrap, CreateTopic, MetadataCommand, NodeSpec, Regis
 pub use self::membership::{PlaceFault, PlaceGroup, Standing};
 pub use self::moves::Move;
 pub use self::outcome::{BootstrapFault, MetadataOutcome};
+pub use self::rebalance::{Change, rebalance};
 use crate::features::FeatureLevel;
 use crate::ids::{
     ClusterId, GroupId, NodeAddress, NodeLabel, NodeUuid, NodeVersion, RackName, ReplicaId,
@@ -88,7 +90,7 @@ pub struct NodeRecord {
 pub struct TopicRecord {
     /// Tells it from an earlier topic of the same name.
     pub id: TopicId,
-    /// Replicas that each partition was made with.
+    /// Replicas that each partition has, or shall have.
     pub replication_factor: u32,
     /// Its settings.
     pub config: TopicConfig,

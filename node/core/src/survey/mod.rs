@@ -1,15 +1,18 @@
 //! What the nodes of a cluster say of themselves at one moment, and what follows from it.
 //!
 //! - here: the survey itself, as data;
+//! - `health`: what is wrong, what it means, what to do;
 //! - `status`: one node's way through its life, and whether it may be stopped.
 //!
 //! Pure: a survey and the metadata in, conclusions out, so that each of them is tested without a
 //! cluster.
 
+mod health;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::health::{Finding, Severity, Trouble, findings, mixed_versions, name_of, worst};
 pub use self::status::{NodeStatus, Phase, node_status};
 use crate::ids::{GroupId, NodeUuid, ReplicaId};
 

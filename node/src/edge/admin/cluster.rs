@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use futures::FutureExt as _;
+use node_core::features::FeatureLevel;
 use node_core::ids::{GroupId, NodeUuid};
-use node_core::metadata::{GroupKind, GroupRecord, MetadataState, Standing};
+use node_core::metadata::{GroupKind, MetadataState, NodeRecord, Standing};
+use node_core::survey::{Finding, Severity, findings, mixed_versions, name_of};
 use quipu_proto::v1;
 
 use super::super::convert;
@@ -100,7 +102,10 @@ fn held(member: &Member, metadata: &MetadataState) -> BTreeMap<NodeUuid, Held> {
     held
 }
 
-pub(super) fn health(door: &Door) -> Result<v1::HealthResponse, Refusal> {
+pub(super) async fn health(
+    door: &Door,
+    request: &v1::HealthRequest,
+) -> Result<v1::HealthResponse, Refusal> {
     let member = match door.member() {
         Ok(member) => member,
         Err(_) if !door.ground.stop.is_cancelled() => {
@@ -122,6 +127,16 @@ pub(super) fn health(door: &Door) -> Result<v1::HealthResponse, Refusal> {
         );
         return Ok(response(vec![problem], Figures::default()));
     }
+    // A node of the first release can't be asked: what it leads would seem to be led by nobody.
+    let answers = |(_, node): (NodeUuid, &NodeRecord)| {
+        node.version.levels().contains(FeatureLevel::MEMBERSHIP)
+    };
+    let all_answer = metadata.members().all(answers);
+    if request.all_nodes && all_answer {
+        let survey = member.survey().boxed().await;
+        let found = findings(&member.metadata(), &survey);
+        return Ok(response_of(&member, &metadata, &found));
+    }
     let (mut problems, mut figures) = (Vec::new(), Figures::default());
     look_at_nodes(&member, &metadata, &mut problems, &mut figures);
     look_at_groups(&member, &metadata, &mut problems, &mut figures);
@@ -132,7 +147,19 @@ pub(super) fn health(door: &Door) -> Result<v1::HealthResponse, Refusal> {
             member.label()
         ));
     }
-    Ok(response(problems, figures))
+    let mut findings = Vec::new();
+    if request.all_nodes {
+        let alone = |problem: &String| v1::Finding {
+            trouble: "seen_by_one".to_owned(),
+            severity: v1::Severity::Warning.into(),
+            node_id: member.label().0,
+            what: problem.clone(),
+            advice: "while a node of 0.1 is there, one node alone tells what it sees".to_owned(),
+        };
+        findings.extend(problems.iter().map(alone));
+        findings.extend(mixed_versions(&metadata).as_ref().map(told));
+    }
+    Ok(v1::HealthResponse { findings, ..response(problems, figures) })
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -150,6 +177,33 @@ fn response(problems: Vec<String>, figures: Figures) -> v1::HealthResponse {
         groups: number(figures.groups),
         leaderless_groups: number(figures.leaderless_groups),
         dead_nodes: number(figures.dead_nodes),
+        findings: Vec::new(),
+    }
+}
+
+/// The findings of all nodes. Advice alone leaves a cluster healthy.
+fn response_of(member: &Member, metadata: &MetadataState, found: &[Finding]) -> v1::HealthResponse {
+    let mut figures = Figures::default();
+    look_at_nodes(member, metadata, &mut Vec::new(), &mut figures);
+    look_at_groups(member, metadata, &mut Vec::new(), &mut figures);
+    let bad = found.iter().filter(|finding| finding.severity > Severity::Advice);
+    let problems = bad.map(|finding| format!("{}: {}", finding.what, finding.advice)).collect();
+    let findings = found.iter().map(told).collect();
+    v1::HealthResponse { findings, ..response(problems, figures) }
+}
+
+fn told(finding: &Finding) -> v1::Finding {
+    v1::Finding {
+        trouble: finding.trouble.code().to_owned(),
+        severity: match finding.severity {
+            Severity::Advice => v1::Severity::Advice,
+            Severity::Warning => v1::Severity::Warning,
+            Severity::Critical => v1::Severity::Critical,
+        }
+        .into(),
+        node_id: finding.node.map_or(0, |label| label.0),
+        what: finding.what.clone(),
+        advice: finding.advice.clone(),
     }
 }
 
@@ -229,18 +283,6 @@ fn named(names: &[String]) -> String {
         text.push_str(", …");
     }
     text
-}
-
-/// What people call a group.
-pub(super) fn name_of(metadata: &MetadataState, group: GroupId, record: &GroupRecord) -> String {
-    match record.kind {
-        GroupKind::Metadata => "metadata".to_owned(),
-        GroupKind::Coordinator => format!("coordinator {group}"),
-        GroupKind::Partition { topic, index } => {
-            let name = metadata.topics().iter().find(|(_, record)| record.id == topic);
-            name.map_or_else(|| format!("group {group}"), |(name, _)| format!("{name}/{index}"))
-        }
-    }
 }
 
 #[cfg(test)]

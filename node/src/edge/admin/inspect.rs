@@ -5,11 +5,11 @@
 
 use node_core::ids::ReplicaId;
 use node_core::metadata::MetadataState;
+use node_core::survey::name_of;
 use quipu_proto::v1;
 
 use super::super::status::Refusal;
 use super::Door;
-use super::cluster::name_of;
 use crate::member::Member;
 use crate::raft::{GroupStatus, Role};
 

@@ -2,7 +2,7 @@
 //!
 //! - `topics`: making, describing, changing and deleting them;
 //! - `cluster`: forming it, its nodes, what is wrong with it;
-//! - `nodes`: how they are, draining and removing them;
+//! - `nodes`: how they are, draining and removing them; `rebalance`: evening out;
 //! - `features`: the finalized feature level;
 //! - `inspect`: what a node knows at first hand;
 //! - `replica`: one replica, and moving leaders.
@@ -11,6 +11,7 @@ mod cluster;
 mod features;
 mod inspect;
 mod nodes;
+mod rebalance;
 mod replica;
 mod topics;
 
@@ -44,9 +45,9 @@ impl Admin for AdminService {
 
     async fn health(
         &self,
-        _: Request<v1::HealthRequest>,
+        request: Request<v1::HealthRequest>,
     ) -> Result<Response<v1::HealthResponse>, Status> {
-        answer(cluster::health(&self.0))
+        answer(self.0.unless_stopped(cluster::health(&self.0, request.get_ref())).await)
     }
 
     async fn inspect_node(
@@ -138,6 +139,20 @@ impl Admin for AdminService {
         request: Request<v1::CancelRemovalRequest>,
     ) -> Result<Response<v1::CancelRemovalResponse>, Status> {
         answer(self.0.unless_stopped(nodes::cancel(&self.0, request.get_ref())).await)
+    }
+
+    async fn plan_rebalance(
+        &self,
+        request: Request<v1::PlanRebalanceRequest>,
+    ) -> Result<Response<v1::PlanRebalanceResponse>, Status> {
+        answer(self.0.unless_stopped(rebalance::plan(&self.0, request.get_ref())).await)
+    }
+
+    async fn place_replicas(
+        &self,
+        request: Request<v1::PlaceReplicasRequest>,
+    ) -> Result<Response<v1::PlaceReplicasResponse>, Status> {
+        answer(self.0.unless_stopped(rebalance::place(&self.0, request.get_ref())).await)
     }
 
     async fn describe_replica(

@@ -5,14 +5,13 @@ use std::collections::BTreeSet;
 use futures::FutureExt as _;
 use node_core::ids::{GroupId, NodeLabel, NodeUuid};
 use node_core::metadata::{MetadataCommand, MetadataOutcome, MetadataState, Move, Standing};
-use node_core::survey::{Phase, Survey, node_status};
+use node_core::survey::{Phase, Survey, name_of, node_status};
 use quipu_proto::v1;
 use tokio::time::Instant;
 
 use super::super::route;
 use super::super::status::Refusal;
 use super::Door;
-use super::cluster::name_of;
 use crate::limits;
 use crate::member::Member;
 

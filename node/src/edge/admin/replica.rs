@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use node_core::ids::{GroupId, NodeLabel, NodeUuid};
 use node_core::metadata::MetadataState;
+use node_core::survey::name_of;
 use quipu_proto::v1;
 use quipu_proto::v1::ErrorCode;
 use tokio::time::Instant;
@@ -73,9 +74,8 @@ pub(super) async fn move_leader(
     request: &v1::MoveLeaderRequest,
 ) -> Result<v1::MoveLeaderResponse, Refusal> {
     let member = door.member()?;
-    let name = convert::partition_name(&request.topic, request.partition)?;
     let deadline = Instant::now() + limits::CALL_WITHIN;
-    let (group, metadata) = group_of(&member, &name, deadline).await?;
+    let (group, name, metadata) = group_asked(&member, request, deadline).await?;
     let to = target(&metadata, group, &name, NodeLabel(request.to_node))?;
     if metadata.nodes().get(&to).is_some_and(|node| !node.standing.takes_leaderships()) {
         let label = request.to_node;
@@ -106,7 +106,7 @@ pub(super) async fn move_leader(
             }
             RaftFailure::NotLeader { leader } => {
                 let address = route::leader_address(&member, group, leader);
-                return Err(Refusal::not_leader(&name.to_string(), address));
+                return Err(Refusal::not_leader(&name, address));
             }
             failure => {
                 let what = format!("moving the leader of {name}");
@@ -115,6 +115,25 @@ pub(super) async fn move_leader(
         }
         tokio::time::sleep(limits::READ_INDEX_RETRY).await;
     }
+}
+
+/// The group of a request to move a leader, what people call it, and the metadata that say so.
+async fn group_asked(
+    member: &Member,
+    request: &v1::MoveLeaderRequest,
+    deadline: Instant,
+) -> Result<(GroupId, String, Arc<MetadataState>), Refusal> {
+    let group = GroupId(request.group);
+    if request.group == 0 {
+        let name = convert::partition_name(&request.topic, request.partition)?;
+        let (group, metadata) = group_of(member, &name, deadline).await?;
+        return Ok((group, name.to_string(), metadata));
+    }
+    let metadata = member.metadata();
+    let record = metadata.groups().get(&group).filter(|record| !record.is_deleted());
+    let name = record.map(|record| name_of(&metadata, group, record));
+    let name = name.ok_or_else(|| Refusal::invalid(format!("group: there is no group {group}")))?;
+    Ok((group, name, metadata))
 }
 
 /// The group of a partition, and the metadata that say so.
@@ -134,7 +153,7 @@ async fn group_of(
 fn target(
     metadata: &MetadataState,
     group: GroupId,
-    name: &PartitionName,
+    name: &str,
     label: NodeLabel,
 ) -> Result<NodeUuid, Refusal> {
     let holders = holders(metadata, group);

@@ -184,4 +184,18 @@ impl Admin for Node {
     ) -> Answer<v1::CancelRemovalResponse> {
         Err(not_faked())
     }
+
+    async fn plan_rebalance(
+        &self,
+        _: Request<v1::PlanRebalanceRequest>,
+    ) -> Answer<v1::PlanRebalanceResponse> {
+        Err(not_faked())
+    }
+
+    async fn place_replicas(
+        &self,
+        _: Request<v1::PlaceReplicasRequest>,
+    ) -> Answer<v1::PlaceReplicasResponse> {
+        Err(not_faked())
+    }
 }
