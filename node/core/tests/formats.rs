@@ -231,7 +231,7 @@ fn commands_of_a_nodes_life_are_as_on_their_page() {
     let standing = Standing::Removing;
     check_metadata_command("set-standing", &MetadataCommand::SetStanding { node, standing });
     let (expected, nodes) = (vec![node], vec![NodeUuid(other)]);
-    let place = PlaceGroup { group: GroupId(1_000), expected, nodes };
+    let place = PlaceGroup { group: GroupId(1_000), expected, nodes, removal_of: Some(node) };
     check_metadata_command("place-group", &MetadataCommand::PlaceGroup(place));
     check_metadata_command("remove-node", &MetadataCommand::RemoveNode { node });
     let rack = Some(RackName::new("a").unwrap());

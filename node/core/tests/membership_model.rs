@@ -79,7 +79,10 @@ fn stand(state: &mut MetadataState, number: u64, standing: Standing) -> Metadata
 fn place(state: &mut MetadataState, group: GroupId, nodes: &[u64]) -> MetadataOutcome {
     let expected = nodes_of(state, group);
     let nodes = nodes.iter().copied().map(uuid).collect();
-    apply(state, &MetadataCommand::PlaceGroup(PlaceGroup { group, expected, nodes }))
+    apply(
+        state,
+        &MetadataCommand::PlaceGroup(PlaceGroup { group, expected, nodes, removal_of: None }),
+    )
 }
 
 fn nodes_of(state: &MetadataState, group: GroupId) -> Vec<NodeUuid> {
@@ -228,7 +231,12 @@ fn a_move_goes_by_the_newest_placement_and_keeps_the_number_of_replicas() {
     let now: Vec<u64> = (1..=5).filter(|it| nodes_of(&state, GROUP).contains(&uuid(*it))).collect();
     let free: Vec<u64> = (1..=5).filter(|it| !now.contains(it)).collect();
     let refused = |fault| MetadataOutcome::NotPlaced { fault };
-    let stale = PlaceGroup { group: GROUP, expected: vec![uuid(9)], nodes: vec![uuid(1)] };
+    let stale = PlaceGroup {
+        group: GROUP,
+        expected: vec![uuid(9)],
+        nodes: vec![uuid(1)],
+        removal_of: None,
+    };
     let outcome = apply(&mut state, &MetadataCommand::PlaceGroup(stale));
     assert_eq!(outcome, refused(PlaceFault::Changed));
     assert_eq!(place(&mut state, GROUP, &now[..1]), refused(PlaceFault::Count));
@@ -248,6 +256,21 @@ fn a_move_goes_by_the_newest_placement_and_keeps_the_number_of_replicas() {
     let all = [now[0], now[1], now[2], free[0], free[1]];
     assert_eq!(place(&mut state, GROUP, &all), MetadataOutcome::Placed, "more replicas");
     assert_eq!(place(&mut state, GROUP, &all), MetadataOutcome::Placed, "asked again");
+}
+
+#[test]
+fn a_move_that_arrives_after_its_removal_was_cancelled_is_refused() {
+    let mut state = cluster(5, 1, 3);
+    let leaves = state.groups()[&GROUP].replicas[0].node;
+    let standing = |node, standing| MetadataCommand::SetStanding { node, standing };
+    apply(&mut state, &standing(leaves, Standing::Removing));
+    let moves = state.next_moves(99, |_| true);
+    let late = moves.iter().find(|it| it.place.group == GROUP).expect("it has a replica there");
+    let before = nodes_of(&state, GROUP);
+    apply(&mut state, &standing(leaves, Standing::Active));
+    let outcome = apply(&mut state, &MetadataCommand::PlaceGroup(late.place.clone()));
+    assert_eq!(outcome, MetadataOutcome::NotPlaced { fault: PlaceFault::Changed });
+    assert_eq!(nodes_of(&state, GROUP), before);
 }
 
 #[test]

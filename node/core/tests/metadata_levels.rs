@@ -111,6 +111,7 @@ fn life(first: NodeUuid) -> [MetadataCommand; 4] {
         group: GroupId::COORDINATOR_FIRST,
         expected: vec![first],
         nodes: vec![node(2, 1, 2).uuid],
+        removal_of: None,
     };
     [
         MetadataCommand::SetStanding { node: first, standing: Standing::Removing },

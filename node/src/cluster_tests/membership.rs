@@ -244,7 +244,12 @@ async fn a_cancelled_removal_puts_the_replicas_back_that_were_on_their_way() {
     wanted[0] = nodes[to].member().me();
     assert_eq!(stand(asks, me, Standing::Removing).await, MetadataOutcome::StandingSet);
     // The leader of the metadata may know already that nobody is there, and begins no move then.
-    let place = MetadataCommand::PlaceGroup(PlaceGroup { group, expected, nodes: wanted });
+    let place = MetadataCommand::PlaceGroup(PlaceGroup {
+        group,
+        expected,
+        nodes: wanted,
+        removal_of: None,
+    });
     let placed = asks.member().propose(place, soon(30)).await;
     assert!(matches!(placed, Ok(MetadataOutcome::Placed | MetadataOutcome::NotPlaced { .. })));
     until("the move", async || (asks.member().metadata().moves_under_way() > 0).then_some(()))

@@ -312,6 +312,7 @@ impl PlaceGroup {
         for nodes in [&self.expected, &self.nodes] {
             writer.list(nodes, GROUP_REPLICAS_MAX, |writer, node| node.write(writer));
         }
+        writer.option(self.removal_of, |writer, node| node.write(writer));
     }
 
     fn read(reader: &mut Reader) -> Result<PlaceGroup, DecodeError> {
@@ -319,6 +320,7 @@ impl PlaceGroup {
             group: GroupId::read(reader)?,
             expected: reader.list(GROUP_REPLICAS_MAX, 16, NodeUuid::read)?,
             nodes: reader.list(GROUP_REPLICAS_MAX, 16, NodeUuid::read)?,
+            removal_of: reader.option(NodeUuid::read)?,
         })
     }
 }

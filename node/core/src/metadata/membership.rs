@@ -35,12 +35,15 @@ pub struct PlaceGroup {
     pub expected: Vec<NodeUuid>,
     /// Where they shall be; the first should lead. As many as before, or 3 or 5 if that is more.
     pub nodes: Vec<NodeUuid>,
+    /// The node whose removal this is a part of. Once that is cancelled, it is refused: it may
+    /// have been on its way meanwhile.
+    pub removal_of: Option<NodeUuid>,
 }
 
 /// Why a group's replicas are not moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaceFault {
-    /// They are not where the proposer thought.
+    /// They are not where the proposer thought, or the removal that moved them was cancelled.
     Changed,
     /// The last move is not over.
     Busy,
@@ -168,6 +171,12 @@ impl MetadataState {
         }
         if !group.retiring.is_empty() {
             return Err(PlaceFault::Busy);
+        }
+        let is_leaving = |node: &NodeUuid| {
+            self.nodes.get(node).is_some_and(|record| record.standing == Standing::Removing)
+        };
+        if place.removal_of.is_some_and(|node| !is_leaving(&node)) {
+            return Err(PlaceFault::Changed);
         }
         let distinct: BTreeSet<&NodeUuid> = place.nodes.iter().collect();
         let takes = |node: &NodeUuid| {

@@ -71,7 +71,8 @@ impl MetadataState {
             *held.entry(to).or_default() += 1;
             let expected: Vec<NodeUuid> = group.replicas.iter().map(|it| it.node).collect();
             let nodes = moved(&expected, from, to);
-            moves.push(Move { place: PlaceGroup { group: *id, expected, nodes }, from, to });
+            let place = PlaceGroup { group: *id, expected, nodes, removal_of: Some(from) };
+            moves.push(Move { place, from, to });
         }
         moves
     }

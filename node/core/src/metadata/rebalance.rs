@@ -68,7 +68,7 @@ pub fn rebalance(
         let now = metadata.groups().get(&group)?;
         let expected: Vec<NodeUuid> = now.replicas.iter().map(|replica| replica.node).collect();
         let bytes = planner.bytes.get(&group).copied().unwrap_or(0);
-        let place = PlaceGroup { group, expected, nodes };
+        let place = PlaceGroup { group, expected, nodes, removal_of: None };
         (place.expected != place.nodes).then_some(Change { place, bytes })
     });
     changes.collect()

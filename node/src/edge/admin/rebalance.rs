@@ -106,6 +106,7 @@ pub(super) async fn place(
         group,
         expected: nodes(&metadata, &request.expected_nodes)?,
         nodes: nodes(&metadata, &request.nodes)?,
+        removal_of: None,
     };
     let proposed = member.propose(MetadataCommand::PlaceGroup(place), deadline).boxed().await;
     let in_time = Instant::now() < deadline;
