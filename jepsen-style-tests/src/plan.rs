@@ -146,6 +146,8 @@ impl Plan {
         let (readers, consumers, committers) = (rng.u32(2..=4), rng.u32(0..=2), rng.u32(1..=2));
         let churns_topics = rng.u8(0..4) == 0;
         let mut stay_dead = draw_dead(count, &mut rng);
+        // Coarse steps are cheap, fine ones show more orders of events.
+        let tick_ms = [1, 1, 2, 3][rng.usize(..4)];
         let mut draw = Draw { rng: &mut rng, nodes: count, partitions: topic.partitions };
         let faults = schedule::draw(until_ms, &wishes.faults, &mut draw);
         // Who lost its disk may not vote again yet, and then nobody else may be missing for good.
@@ -155,7 +157,7 @@ impl Plan {
         let mixed = Self {
             seed: wishes.seed,
             until_ms,
-            tick_ms: 1,
+            tick_ms,
             nodes,
             topic,
             latency_min_ms: 1,
