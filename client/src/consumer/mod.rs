@@ -9,9 +9,10 @@ mod fetcher;
 mod position;
 mod slot;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::Notify;
 
 use crate::client::Client;
@@ -98,30 +99,23 @@ impl Consumer {
         &mut self,
         partitions: Vec<(String, u32, StartAt)>,
     ) -> Result<(), ConsumeError> {
-        let wanted: std::collections::BTreeMap<TopicPartition, StartAt> = partitions
+        let wanted: BTreeMap<TopicPartition, StartAt> = partitions
             .into_iter()
             .map(|(topic, partition, start)| (TopicPartition { topic, partition }, start))
             .filter(|(place, _)| self.index(&place.topic, place.partition).is_err())
             .collect();
-        let client = &self.client;
-        let lookups = wanted.into_iter().map(|(place, start)| async move {
-            match find(client, &place, start).await {
-                Ok(offset) => Ok((place, offset)),
-                Err(source) => Err(read_error(&place, source, true)),
-            }
-        });
-        let mut lookups = futures::stream::iter(lookups).buffered(LOOKUPS_AT_ONCE);
-        let mut found = Vec::new();
-        while let Some(place) = lookups.next().await {
-            found.push(place?);
-        }
-        drop(lookups);
+        let found = find_all(&self.client, wanted).await?;
+        self.add_found(found);
+        Ok(())
+    }
+
+    /// Also reads these partitions, which are not assigned, from these offsets on.
+    pub(crate) fn add_found(&mut self, found: Vec<(TopicPartition, u64)>) {
         self.share_among(self.assigned.len() + found.len());
         let begun: Vec<Assigned> =
             found.into_iter().map(|(place, offset)| self.begin(place, offset)).collect();
         self.assigned.extend(begun);
         self.assigned.sort_by(|a, b| a.place.cmp(&b.place));
-        Ok(())
     }
 
     /// Stops reading these partitions; the others go on undisturbed.
@@ -303,6 +297,20 @@ impl Consumer {
         });
         found.map_err(|_| ConsumeError::NotAssigned { topic: topic.to_owned(), partition })
     }
+}
+
+/// The offsets that these starts stand for, in their order; an error if one can't be looked up.
+pub(crate) async fn find_all(
+    client: &Client,
+    wanted: impl IntoIterator<Item = (TopicPartition, StartAt)>,
+) -> Result<Vec<(TopicPartition, u64)>, ConsumeError> {
+    let lookups = wanted.into_iter().map(|(place, start)| async move {
+        match find(client, &place, start).await {
+            Ok(offset) => Ok((place, offset)),
+            Err(source) => Err(read_error(&place, source, true)),
+        }
+    });
+    futures::stream::iter(lookups).buffered(LOOKUPS_AT_ONCE).try_collect().await
 }
 
 /// The offset that a start stands for.

@@ -78,9 +78,11 @@ impl Commits {
         offsets.unwrap_or_default().into_iter().map(offset).collect()
     }
 
-    /// They are others' now.
-    pub(super) fn forget(&self, places: &[TopicPartition]) {
+    /// From now on others may have them.
+    pub(super) fn hand_over(&self, places: &[TopicPartition]) {
         self.ledger().marks.retain(|place, _| !places.contains(place));
+        self.heart.membership().gave_up(places);
+        self.heart.report.notify_one();
     }
 
     /// Another membership begins, without partitions.

@@ -118,6 +118,11 @@ impl Membership {
         }
     }
 
+    /// What it has not given up yet and should not have any more.
+    pub(crate) fn going(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.owned.iter().filter(|place| !self.assigned.contains_key(*place))
+    }
+
     /// What it should have.
     pub(crate) fn assigned(&self) -> &Assigned {
         &self.assigned

@@ -2,12 +2,14 @@
 //!
 //! Heartbeats have a task of their own ([`heart`]); what they say and learn is decided in one pure
 //! place ([`membership`]); how far the member has come is in [`commits`], and [`process`] handles
-//! partitions side by side. What the application sees of it happens inside its own calls:
+//! partitions side by side. What the coordinator has to be asked meanwhile are errands
+//! ([`errands`]). What the application sees of it happens inside its own calls:
 //! partitions come and go only while it waits for a record, when it is done with those it had
 //! before.
 
 mod commits;
 mod config;
+mod errands;
 mod error;
 mod heart;
 mod membership;
@@ -24,12 +26,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use self::commits::Commits;
+use self::errands::{Beginning, Done, Errands};
 use self::heart::Heart;
 use self::membership::{Assigned, Membership};
 use self::process::AtWork;
 use crate::client::{Client, millis_u32};
-use crate::consumer::{Consumer, StartAt};
-use crate::error::{Code, ConnectError, ConsumeError, ErrorCode};
+use crate::consumer::Consumer;
+use crate::error::{CallError, Code, ConnectError, ConsumeError, ErrorCode};
 use crate::record::{ConsumedRecord, TopicPartition};
 
 pub use config::{CommitMode, GroupConfig, Listener, PartitionEvent, ResetPolicy};
@@ -70,6 +73,7 @@ pub struct GroupConsumer {
     incarnation: u64,
     commits: Arc<Commits>,
     commit_at: Instant,
+    errands: Errands,
     /// What the application paused.
     paused: BTreeSet<TopicPartition>,
     /// What [`GroupConsumer::process`] is at work on.
@@ -111,6 +115,7 @@ impl GroupConsumer {
             incarnation: 0,
             commits,
             commit_at: Instant::now() + commit_interval(config.commit),
+            errands: Errands::default(),
             paused: BTreeSet::new(),
             at_work: AtWork::new(),
             config,
@@ -128,11 +133,12 @@ impl GroupConsumer {
     /// process with its instance id has replaced is refused for good.
     pub async fn next(&mut self) -> Result<ConsumedRecord, GroupConsumeError> {
         loop {
-            self.keep_up().await?;
+            self.keep_up()?;
             tokio::select! {
                 biased;
                 () = self.heart.news.notified() => {}
                 () = sleep_until(self.commit_at) => {}
+                () = self.errands.ended() => {}
                 record = next(&mut self.consumer) => {
                     let record = record?;
                     self.given(&record);
@@ -149,11 +155,12 @@ impl GroupConsumer {
     /// As [`GroupConsumer::next`].
     pub async fn next_batch(&mut self) -> Result<Vec<ConsumedRecord>, GroupConsumeError> {
         loop {
-            self.keep_up().await?;
+            self.keep_up()?;
             tokio::select! {
                 biased;
                 () = self.heart.news.notified() => {}
                 () = sleep_until(self.commit_at) => {}
+                () = self.errands.ended() => {}
                 records = next_batch(&mut self.consumer) => {
                     let records = records?;
                     records.last().into_iter().for_each(|last| self.given(last));
@@ -163,15 +170,30 @@ impl GroupConsumer {
         }
     }
 
-    /// What happens between two records: the assignment is followed, what is due is committed.
-    async fn keep_up(&mut self) -> Result<(), GroupConsumeError> {
+    /// What happens between two records: the assignment is followed, what is due is committed. It
+    /// waits for nobody.
+    fn keep_up(&mut self) -> Result<(), GroupConsumeError> {
         if let Some(error) = self.heart.ended() {
             self.lose();
             return Err(error.into());
         }
-        self.follow_assignment().await?;
-        if Instant::now() >= self.commit_at {
-            self.commit_by_itself().await?;
+        if self.is_another_membership() {
+            self.lose();
+        }
+        self.take_errands_in()?;
+        self.follow_assignment();
+        self.commit_what_is_due();
+        Ok(())
+    }
+
+    fn take_errands_in(&mut self) -> Result<(), GroupConsumeError> {
+        while let Some(done) = self.errands.take() {
+            match done {
+                Done::Found(_, found) => self.begin(found?),
+                // Of a lost session the heartbeat tells; what it had is repeated by others.
+                Done::Committed(Err(error)) if !is_lost(&error) => return Err(error.into()),
+                Done::Committed(_) | Done::GivenUp(_) => {}
+            }
         }
         Ok(())
     }
@@ -311,71 +333,55 @@ impl GroupConsumer {
         self.current.iter().filter(goes).map(|(place, _)| place.clone()).collect()
     }
 
-    /// Makes what is consumed what should be.
-    async fn follow_assignment(&mut self) -> Result<(), GroupConsumeError> {
-        if self.is_another_membership() {
-            self.lose();
-        }
+    /// Makes what is consumed what should be, as far as that needs nobody else, and asks for the
+    /// rest. The partitions that stay go on as they were.
+    fn follow_assignment(&mut self) {
         let revoked = self.revoked();
         if !revoked.is_empty() {
-            self.give_up(&revoked).await;
+            self.give_up(revoked);
         }
-        let added: Vec<(TopicPartition, Bytes)> = {
-            let membership = self.heart.membership();
-            let assigned = membership.assigned().iter();
-            let is_new =
-                |(place, _): &(&TopicPartition, &Bytes)| !self.current.contains_key(*place);
-            assigned.filter(is_new).map(|(place, id)| (place.clone(), id.clone())).collect()
+        let is_new = |place: &TopicPartition| {
+            !self.current.contains_key(place) && !self.errands.is_under_way(place)
         };
-        if added.is_empty() { Ok(()) } else { self.begin(added).await }
+        let membership = self.heart.membership();
+        // Taken away before it was begun.
+        let unused: Vec<TopicPartition> =
+            membership.going().filter(|place| is_new(place)).cloned().collect();
+        let assigned = membership.assigned().iter().filter(|(place, _)| is_new(place));
+        let added: Vec<(TopicPartition, Bytes)> =
+            assigned.map(|(place, id)| (place.clone(), id.clone())).collect();
+        drop(membership);
+        if !unused.is_empty() {
+            self.commits.hand_over(&unused);
+        }
+        if !added.is_empty() {
+            let (client, group) = (self.client.clone(), self.config.group.clone());
+            self.errands.look_for_beginnings(client, group, self.config.start, added);
+        }
     }
 
     /// Ends work on partitions that go to others.
-    async fn give_up(&mut self, revoked: &[TopicPartition]) {
-        self.tell(PartitionEvent::Revoked(revoked));
-        if self.commits_itself() {
-            self.note_positions();
-            // Its next owner repeats what could not be committed.
-            if let Err(error) = self.commits.commit(Some(revoked)).await {
-                tracing::warn!(%error, "partitions are given up uncommitted");
-            }
-        }
-        self.consumer.remove(revoked);
-        self.commits.forget(revoked);
+    fn give_up(&mut self, revoked: Vec<TopicPartition>) {
+        self.tell(PartitionEvent::Revoked(&revoked));
+        self.note_positions();
+        self.consumer.remove(&revoked);
         self.paused.retain(|place| !revoked.contains(place));
         self.current.retain(|place, _| !revoked.contains(place));
-        self.heart.membership().gave_up(revoked);
-        self.heart.report.notify_one();
+        if self.commits_itself() {
+            self.errands.give_up(Arc::clone(&self.commits), revoked);
+        } else {
+            self.commits.hand_over(&revoked);
+        }
     }
 
-    /// Begins with partitions that are this member's now. The others go on as they were.
-    async fn begin(
-        &mut self,
-        added: Vec<(TopicPartition, Bytes)>,
-    ) -> Result<(), GroupConsumeError> {
-        let places: Vec<TopicPartition> = added.iter().map(|(place, _)| place.clone()).collect();
-        let offsets = self.client.groups().fetch(&self.config.group, &places).await?;
-        let committed = |place: &TopicPartition| {
-            let is_it = |it: &&crate::GroupOffset| {
-                it.topic == place.topic && it.partition == place.partition
-            };
-            offsets.iter().find(is_it).map(|it| it.offset)
-        };
-        let mut starts = Vec::with_capacity(added.len());
-        for place in &places {
-            let at = committed(place).map(StartAt::Offset).or_else(|| self.config.start.start());
-            let Some(at) = at else {
-                let TopicPartition { topic, partition } = place.clone();
-                let group = self.config.group.clone();
-                return Err(GroupConsumeError::NoOffset { group, topic, partition });
-            };
-            starts.push((place.topic.clone(), place.partition, at));
-        }
-        self.consumer.add(starts).await?;
-        let mut is_first = false;
-        for (place, topic_id) in added {
-            let committed = committed(&place);
-            is_first |= committed.is_none();
+    /// Begins with partitions that are this member's now.
+    fn begin(&mut self, beginnings: Vec<Beginning>) {
+        let place = |it: &Beginning| it.place.clone();
+        let places: Vec<TopicPartition> = beginnings.iter().map(place).collect();
+        let offsets = beginnings.iter().map(|it| (it.place.clone(), it.offset)).collect();
+        self.consumer.add_found(offsets);
+        let is_first = beginnings.iter().any(|it| it.committed.is_none());
+        for Beginning { place, topic_id, committed, .. } in beginnings {
             self.commits.begin(place.clone(), topic_id.clone(), committed);
             self.current.insert(place, topic_id);
         }
@@ -384,7 +390,6 @@ impl GroupConsumer {
             self.commit_at = self.commit_at.min(Instant::now() + FIRST_COMMIT_WITHIN);
         }
         self.tell(PartitionEvent::Assigned(&places));
-        Ok(())
     }
 
     /// Everything is lost; others may be at work on it.
@@ -394,6 +399,7 @@ impl GroupConsumer {
             self.tell(PartitionEvent::Lost(&lost));
         }
         self.consumer.unassign();
+        self.errands = Errands::default();
         self.current.clear();
         self.paused.clear();
         self.at_work.clear();
@@ -418,15 +424,14 @@ impl GroupConsumer {
         self.config.commit != CommitMode::Manual
     }
 
-    async fn commit_by_itself(&mut self) -> Result<(), GroupConsumeError> {
-        self.commit_at = Instant::now() + commit_interval(self.config.commit);
-        if !self.commits_itself() {
-            return Ok(());
+    fn commit_what_is_due(&mut self) {
+        if Instant::now() < self.commit_at {
+            return;
         }
-        match self.commit().await {
-            // Of a lost session the heartbeat tells; what it had is repeated by others.
-            Err(error) if is_lost(&error) => Ok(()),
-            outcome => outcome,
+        self.commit_at = Instant::now() + commit_interval(self.config.commit);
+        if self.commits_itself() {
+            self.note_positions();
+            self.errands.commit(Arc::clone(&self.commits));
         }
     }
 
@@ -454,7 +459,7 @@ async fn next_batch(consumer: &mut Consumer) -> Result<Vec<ConsumedRecord>, Cons
 }
 
 /// The coordinator says that the partitions are others' now.
-fn is_lost(error: &GroupConsumeError) -> bool {
+fn is_lost(error: &CallError) -> bool {
     let codes = [
         ErrorCode::UnknownMember,
         ErrorCode::UnknownGroup,

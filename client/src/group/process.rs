@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use super::{GroupConsumeError, GroupConsumer, next_batch};
 use crate::consumer::StartAt;
@@ -96,7 +96,7 @@ impl GroupConsumer {
                 working = FuturesUnordered::new();
                 self.at_work.clear();
             }
-            if !is_stopping && let Err(error) = self.keep_up_at_work().await {
+            if !is_stopping && let Err(error) = self.keep_up_at_work() {
                 if !error.retriable() {
                     failure = Some(ProcessError::Consume(error));
                     is_stopping = true;
@@ -122,6 +122,7 @@ impl GroupConsumer {
                 }
                 () = self.heart.news.notified() => {}
                 () = sleep_until(self.commit_at), if !is_stopping => {}
+                () = self.errands.ended(), if !is_stopping => {}
                 batch = next_batch(&mut self.consumer), if takes => match batch {
                     Ok(records) => {
                         if let Some((place, work)) = self.set_to_work(&records) {
@@ -150,18 +151,19 @@ impl GroupConsumer {
     }
 
     /// Follows the assignment as far as nothing is at work on what goes, and commits what is due.
-    async fn keep_up_at_work(&mut self) -> Result<(), GroupConsumeError> {
+    fn keep_up_at_work(&mut self) -> Result<(), GroupConsumeError> {
         let going = self.revoked();
         let mut is_free = true;
         for work in going.iter().filter_map(|place| self.at_work.get(place)) {
             work.halted.store(true, Ordering::Release);
             is_free = false;
         }
-        match (is_free, self.heart.ended()) {
-            (true, _) | (_, Some(_)) => self.keep_up().await,
-            (false, None) if Instant::now() >= self.commit_at => self.commit_by_itself().await,
-            (false, None) => Ok(()),
+        if is_free || self.heart.ended().is_some() {
+            return self.keep_up();
         }
+        self.take_errands_in()?;
+        self.commit_what_is_due();
+        Ok(())
     }
 
     fn halt_all(&self) {

@@ -94,6 +94,7 @@ async fn what_the_application_is_done_with_is_committed_and_the_rest_is_not() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(committed(&cluster), []);
     assert_eq!(take(&mut consumer, 1).await, values(0, 4..5));
+    settle().await;
     assert_eq!(committed(&cluster), [(0, 4)]);
     consumer.close().await.unwrap();
     assert_eq!(committed(&cluster), [(0, 5)]);
@@ -157,6 +158,69 @@ async fn a_partition_that_comes_does_not_disturb_the_others() {
     assert_eq!(seen, [values(0, 0..10), values(1, 0..10)].concat());
     nothing_more(&mut consumer, Duration::from_secs(3)).await;
     assert_eq!(*events.lock().unwrap(), ["assigned 0", "assigned 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_takes_long_holds_up_no_partition_that_stays() {
+    let cluster = filled(3);
+    assign(&cluster, 3, &[0, 1]);
+    let (mut consumer, events) = consumer(&cluster, config()).await;
+    take(&mut consumer, 20).await;
+    nothing_more(&mut consumer, Duration::from_secs(3)).await;
+    cluster.state().offsets_take = Duration::from_millis(1_500);
+    // One goes, which is committed before, another comes, and the commit of the rest is due.
+    assign(&cluster, 4, &[0, 2]);
+    for number in 10..40 {
+        cluster.partition(0, |partition| {
+            partition.add(&format!("0-{number}"));
+        });
+        let asked = tokio::time::Instant::now();
+        let given = take(&mut consumer, 1).await;
+        if given[0].starts_with('0') {
+            assert!(asked.elapsed() < Duration::from_millis(200), "{:?}", asked.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    take(&mut consumer, 10).await;
+    assert_eq!(*events.lock().unwrap(), ["assigned 0 1", "revoked 1", "assigned 2"]);
+    settle().await;
+    assert_eq!(owned(&cluster), [0, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_handed_over_while_the_application_is_at_work_on_another() {
+    let cluster = filled(2);
+    assign(&cluster, 3, &[0, 1]);
+    let (mut consumer, _) = consumer(&cluster, config()).await;
+    take(&mut consumer, 20).await;
+    nothing_more(&mut consumer, Duration::from_secs(3)).await;
+    cluster.state().offsets_take = Duration::from_millis(500);
+    assign(&cluster, 4, &[0]);
+    settle().await;
+    cluster.partition(0, |partition| {
+        partition.add("0-10");
+    });
+    take(&mut consumer, 1).await;
+    // It does not ask again for long.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(owned(&cluster), [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_taken_away_before_it_was_begun_is_given_back() {
+    let cluster = filled(2);
+    assign(&cluster, 3, &[0]);
+    let (mut consumer, _) = consumer(&cluster, config()).await;
+    take(&mut consumer, 1).await;
+    // It learns both while the application is at work on its first record.
+    assign(&cluster, 4, &[0, 1]);
+    settle().await;
+    assign(&cluster, 5, &[0]);
+    settle().await;
+    assert_eq!(owned(&cluster), [0, 1]);
+    take(&mut consumer, 1).await;
+    settle().await;
+    assert_eq!(owned(&cluster), [0]);
 }
 
 #[tokio::test(start_paused = true)]

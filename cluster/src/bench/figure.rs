@@ -44,6 +44,7 @@ figures! {
     ELECTIONS_LOST "elections_lost" "partitions not back in time"
     UNMOVED_PAUSE_P99_MS "unmoved_pause_p99_ms" "partition that stays, longest wait, p99, ms"
     UNMOVED_PAUSE_MAX_MS "unmoved_pause_max_ms" "the same, max, ms"
+    STEADY_PAUSE_P99_MS "steady_pause_p99_ms" "the same while nothing changes, p99, ms"
     LEAVE_PAUSE_P50_MS "leave_pause_p50_ms" "partition of one that leaves, p50, ms"
     LEAVE_PAUSE_MAX_MS "leave_pause_max_ms" "the same, max, ms"
     JOIN_PAUSE_P50_MS "join_pause_p50_ms" "partition that goes to a new member, p50, ms"

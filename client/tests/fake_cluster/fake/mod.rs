@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) heartbeats: Vec<v1::GroupHeartbeatRequest>,
     /// What the next heartbeats are refused with.
     pub(crate) expiries: VecDeque<ErrorCode>,
+    /// How long a group's offsets take to be committed or fetched.
+    pub(crate) offsets_take: Duration,
     /// The node that leads all coordinator groups and the metadata group.
     pub(crate) coordinator: u64,
     /// Nodes that know of no topic.

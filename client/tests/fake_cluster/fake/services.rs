@@ -259,6 +259,13 @@ impl Log for Node {
     }
 }
 
+impl Node {
+    async fn take_time_for_offsets(&self) {
+        let takes = self.cluster.state().offsets_take;
+        tokio::time::sleep(takes).await;
+    }
+}
+
 #[tonic::async_trait]
 impl Groups for Node {
     async fn group_heartbeat(
@@ -274,6 +281,7 @@ impl Groups for Node {
         request: Request<v1::CommitOffsetsRequest>,
     ) -> Answer<v1::CommitOffsetsResponse> {
         self.note("commit_offsets");
+        self.take_time_for_offsets().await;
         answer(self.commit(request.into_inner()))
     }
 
@@ -281,6 +289,7 @@ impl Groups for Node {
         &self,
         request: Request<v1::FetchOffsetsRequest>,
     ) -> Answer<v1::FetchOffsetsResponse> {
+        self.take_time_for_offsets().await;
         let request = request.into_inner();
         let state = self.cluster.state();
         let wanted = |offset: &&v1::GroupOffset| {

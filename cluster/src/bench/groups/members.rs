@@ -45,6 +45,8 @@ const QUEUE_RECORDS: usize = 65_536;
 /// What happens to a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
+    /// Nothing, to compare with.
+    Nothing,
     Leave,
     Crash,
     Join,
@@ -84,8 +86,9 @@ pub(super) async fn measure(
     formed.context("not every member was given records; are there as many partitions?")?;
 
     let mut seen = Seen::default();
-    let bar = progress(Some(args.rounds.into()));
-    for change in CHANGES.iter().cycle().take(args.rounds.into()) {
+    let bar = progress(Some(u64::from(args.rounds) + 3));
+    let changes = CHANGES.iter().cycle().take(args.rounds.into());
+    for change in [Change::Nothing; 3].iter().chain(changes) {
         tokio::select! {
             seen = seen.round(*change, &mut group, stage) => seen?,
             Some(ended) = producing.join_next() => {
@@ -103,6 +106,7 @@ pub(super) async fn measure(
 /// How partitions came through the changes.
 #[derive(Debug)]
 struct Seen {
+    steady: Latencies,
     unmoved: Latencies,
     left: Latencies,
     died: Latencies,
@@ -114,7 +118,7 @@ impl Default for Seen {
     fn default() -> Seen {
         let none = Latencies::new();
         let (unmoved, left, died) = (none.clone(), none.clone(), none.clone());
-        Seen { unmoved, left, died, came: none, not_moved: 0 }
+        Seen { steady: none.clone(), unmoved, left, died, came: none, not_moved: 0 }
     }
 }
 
@@ -130,6 +134,10 @@ impl Seen {
         let victim = group.members.keys().next().copied().context("a group has members")?;
         let patience = group.session_timeout + MOVED_WITHIN;
         let moved = match change {
+            Change::Nothing => {
+                watch.begin();
+                Ok(())
+            }
             Change::Join => {
                 // Connected before, as a program that starts is before it joins.
                 let client = stage.client().await?;
@@ -146,12 +154,14 @@ impl Seen {
         self.not_moved += u32::from(moved.is_err());
         sleep(QUIET).await;
         let latencies = match change {
+            Change::Nothing => &mut self.steady,
             Change::Leave => &mut self.left,
             Change::Crash => &mut self.died,
             Change::Join => &mut self.came,
         };
         for passage in watch.end() {
-            let latencies = if passage.moved { &mut *latencies } else { &mut self.unmoved };
+            let is_of_change = passage.moved || change == Change::Nothing;
+            let latencies = if is_of_change { &mut *latencies } else { &mut self.unmoved };
             latencies.record(passage.waited);
         }
         Ok(())
@@ -163,6 +173,7 @@ impl Seen {
         };
         run.set(figure::UNMOVED_PAUSE_P99_MS, some(&self.unmoved, 0.99));
         run.set(figure::UNMOVED_PAUSE_MAX_MS, some(&self.unmoved, 1.0));
+        run.set(figure::STEADY_PAUSE_P99_MS, some(&self.steady, 0.99));
         run.set(figure::LEAVE_PAUSE_P50_MS, some(&self.left, 0.5));
         run.set(figure::LEAVE_PAUSE_MAX_MS, some(&self.left, 1.0));
         run.set(figure::JOIN_PAUSE_P50_MS, some(&self.came, 0.5));
