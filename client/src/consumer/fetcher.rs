@@ -1,7 +1,7 @@
 //! Reads one partition ahead: one fetch after the other, from node to node as leadership moves.
 //!
-//! A fetch waits at the node for records to come, so that an idle partition costs two calls a
-//! second. Retries inside one fetch are the client's; here is decided what the end of them means
+//! A fetch waits at the node for records to come, longer and longer while none do: an idle partition
+//! costs a call in five seconds, and a leader that hangs while records flow is found out soon. Retries inside one fetch are the client's; here is decided what the end of them means
 //! for the partition.
 
 use std::sync::Arc;
@@ -17,6 +17,10 @@ use crate::consumer::slot::{Share, Slot};
 use crate::error::ReadError;
 use crate::read::{FetchOptions, Position};
 
+/// Longest wait at an idle partition, unless the configured one is longer. A call in so many seconds
+/// is what it costs. Of a connection that hangs its keep-alive tells.
+const IDLE_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// The fetcher of one slot.
 pub(crate) struct Fetcher {
     pub(crate) client: Client,
@@ -30,17 +34,22 @@ pub(crate) struct Fetcher {
 impl Fetcher {
     /// Runs until it is aborted.
     pub(crate) async fn run(self) {
+        let mut max_wait = self.config.max_wait;
         loop {
             let wanted = self.slot.wanted().await;
-            tokio::select! {
+            max_wait = tokio::select! {
                 biased;
-                () = self.slot.jumped() => {}
-                () = self.fetch(wanted) => {}
+                () = self.slot.jumped() => self.config.max_wait,
+                is_idle = self.fetch(wanted, max_wait) => match is_idle {
+                    true => max_wait.max((max_wait * 2).min(IDLE_WAIT_MAX)),
+                    false => self.config.max_wait,
+                }
             }
         }
     }
 
-    async fn fetch(&self, wanted: Wanted) {
+    /// Answers whether there is nothing to read for now.
+    async fn fetch(&self, wanted: Wanted, max_wait: Duration) -> bool {
         let begun_at = Instant::now();
         let patience = Patience {
             repeatable: true,
@@ -53,7 +62,7 @@ impl Fetcher {
             level: self.config.level,
             max_bytes: self.share.fetch_bytes(),
             min_bytes: 1,
-            max_wait: self.config.max_wait,
+            max_wait,
             node: self.config.node,
         };
         let place = (self.topic.as_str(), self.partition);
@@ -62,10 +71,12 @@ impl Fetcher {
             Ok(fetched) => {
                 let is_empty = fetched.records.is_empty();
                 self.slot.put(wanted, fetched);
-                if is_empty && begun_at.elapsed() < self.config.max_wait / 2 {
+                if is_empty && begun_at.elapsed() < max_wait / 2 {
                     // A node that does not wait would be asked without end.
                     self.pause().await;
+                    return false;
                 }
+                return is_empty;
             }
             Err(ReadError::OffsetOutOfRange { offset, log_start_offset, .. }) => {
                 self.find_place(wanted, offset, log_start_offset).await;
@@ -76,6 +87,7 @@ impl Fetcher {
                 self.pause().await;
             }
         }
+        false
     }
 
     /// The asked replica does not hold `offset`: find out whether the partition does.

@@ -278,12 +278,18 @@ async fn no_more_is_read_ahead_than_configured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_partition_costs_a_call_for_each_wait() {
+async fn an_idle_partition_costs_fewer_and_fewer_calls_until_a_record_comes() {
     let cluster = FakeCluster::start(1);
     let mut consumer = assigned(&cluster, ConsumerConfig::default(), StartAt::Earliest).await;
-    assert!(timeout(Duration::from_secs(10), consumer.next()).await.is_err());
-    let fetches = cluster.calls(1, "fetch");
-    assert!((15..=21).contains(&fetches), "{fetches}");
+    assert!(timeout(Duration::from_secs(60), consumer.next()).await.is_err());
+    // Waits of 0.5, 1, 2 and 4 s, and then of 5 s each.
+    let idle = cluster.calls(1, "fetch");
+    assert!((13..=16).contains(&idle), "{idle}");
+    fill(&cluster, 0, 0..1);
+    assert_eq!(offsets(&mut consumer, 1).await, [0]);
+    assert!(timeout(Duration::from_secs(4), consumer.next()).await.is_err());
+    let after = cluster.calls(1, "fetch") - idle;
+    assert!((3..=4).contains(&after), "{after}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Partition;
 use super::barrier::{Level, ReadFailure};
 use super::machine::PartitionView;
+use crate::limits;
 use crate::raft::Role;
 
 /// What a reader wants.
@@ -53,7 +54,9 @@ pub(crate) struct OffsetsFound {
 impl Partition {
     /// Reads whole batches from the one that holds the offset.
     pub(crate) async fn fetch(&self, query: FetchQuery) -> Result<Fetched, ReadFailure> {
-        let staleness = self.barrier(query.level, query.deadline).await?;
+        let within = query.deadline.saturating_duration_since(Instant::now());
+        let mut staleness = self.barrier(query.level, query.deadline).await?;
+        let led = self.leads();
         let mut changes = self.shared.view.subscribe();
         loop {
             let view = changes.borrow_and_update().clone();
@@ -70,7 +73,9 @@ impl Partition {
             // What is cut by `bytes_max` will not grow by waiting.
             let cut = run.next_offset < view.high_watermark;
             let enough = !run.bytes.is_empty() && (cut || run.bytes.len() >= query.bytes_min);
-            if enough || Instant::now() >= query.wait_until {
+            let now = Instant::now();
+            // Who waits for records of a leader that was deposed should ask another node.
+            if enough || now >= query.wait_until || (led && !self.leads()) {
                 return Ok(Fetched {
                     record_set: run.bytes,
                     next_offset: run.next_offset,
@@ -80,11 +85,21 @@ impl Partition {
                 });
             }
             let _waiting = self.context.metrics.fetch.waiting.hold(1);
-            // At the time-out the loop goes round once more and answers what is there.
-            if let Ok(Err(_)) = tokio::time::timeout_at(query.wait_until, changes.changed()).await {
-                return Err(ReadFailure::Stopped("the replica is closing".to_owned()));
+            let look = query.wait_until.min(now + limits::FETCH_LOOK);
+            match tokio::time::timeout_at(look, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => {
+                    return Err(ReadFailure::Stopped("the replica is closing".to_owned()));
+                }
+                // At the end the loop goes round once more and answers what is there.
+                Err(_) if look == query.wait_until => {}
+                Err(_) => staleness = self.barrier(query.level, look + within).await?,
             }
         }
+    }
+
+    fn leads(&self) -> bool {
+        self.raft.brief().role == Role::Leader
     }
 
     fn check_offset(
@@ -95,7 +110,7 @@ impl Partition {
     ) -> Result<(), ReadFailure> {
         let (log_start, high_watermark) = (view.log_start, view.high_watermark);
         // A follower that lags can't tell an offset to come from one that never will.
-        let knows_end = level == Level::Linearizable || self.raft.brief().role == Role::Leader;
+        let knows_end = level == Level::Linearizable || self.leads();
         if offset < log_start || (offset > high_watermark && knows_end) {
             return Err(ReadFailure::OutOfRange { offset, log_start, high_watermark });
         }
