@@ -108,7 +108,7 @@ pub const FETCH_BYTES_MAX: usize = 8 << 20;
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(30);
 /// A fetch that waits makes sure so often that its level's condition still holds, and that this node
 /// still leads if it did.
-pub const FETCH_LOOK: Duration = Duration::from_millis(500);
+pub const FETCH_LOOK: Duration = Duration::from_secs(1);
 /// Group offsets in one commit: a member of a group over 1,000 partitions commits them all.
 pub const GROUP_OFFSETS_PER_COMMIT_MAX: usize = 1_000;
 /// Bytes of the text that may go with a group offset (4 KiB). The API says so too.
@@ -329,7 +329,7 @@ pub const GROUPS_LEAD_CONFIRMED: Duration = Duration::from_millis(1_000);
 /// whether this node still leads. Below what proxies call a dead connection.
 pub const GROUP_HEARTBEAT_WAIT_MAX: Duration = Duration::from_secs(10);
 /// See above.
-pub const GROUP_HEARTBEAT_LOOK: Duration = Duration::from_millis(500);
+pub const GROUP_HEARTBEAT_LOOK: Duration = Duration::from_secs(1);
 /// Pause between heartbeats that do not wait, at most; a third of the session time-out if less.
 pub const GROUP_HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(3);
 /// Session time-out of a member that names none: 10 s, for a crash to be noticed before a person

@@ -40,3 +40,32 @@ async fn the_survivor_with_the_shorter_log_does_not_keep_the_other_one_from_lead
         assert_eq!(read_all(&nodes[2], "t", number, 0).await, ["first", "last"]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_records_at_a_leader_that_is_deposed_is_answered_to_ask_another() {
+    let root = tempfile::tempdir().expect("a directory");
+    let nodes = three(root.path()).await;
+    create_topic(&nodes[0], "t", 1, TopicConfig::default()).await;
+    append(&nodes, "t", 0, "first").await;
+    let leading = leader(&nodes, "t", 0).await;
+    let other = nodes.iter().find(|node| node.address != leading.address).expect("three");
+    let partition = partition_of(leading, "t", 0).expect("hosted here");
+    let group = partition.group();
+    let query = FetchQuery {
+        offset: 1,
+        bytes_max: 1 << 20,
+        bytes_min: 1,
+        wait_until: soon(300),
+        level: Level::Committed,
+        deadline: soon(10),
+    };
+    let waiting = tokio::spawn(async move { partition.fetch(query).await });
+    let to = other.member().me();
+    until("another leader", async || {
+        leader(&nodes, "t", 0).await.member().move_leader(group, to, soon(5)).await.ok()
+    })
+    .await;
+    let fetched = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    let fetched = fetched.expect("long before its wait is over").expect("no panic");
+    assert!(fetched.expect("an answer").record_set.is_empty());
+}

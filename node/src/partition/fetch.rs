@@ -57,6 +57,8 @@ impl Partition {
         let within = query.deadline.saturating_duration_since(Instant::now());
         let mut staleness = self.barrier(query.level, query.deadline).await?;
         let led = self.leads();
+        // Who waits for records of a leader that was deposed should ask another node.
+        let is_over = || Instant::now() >= query.wait_until || (led && !self.leads());
         let mut changes = self.shared.view.subscribe();
         loop {
             let view = changes.borrow_and_update().clone();
@@ -73,9 +75,7 @@ impl Partition {
             // What is cut by `bytes_max` will not grow by waiting.
             let cut = run.next_offset < view.high_watermark;
             let enough = !run.bytes.is_empty() && (cut || run.bytes.len() >= query.bytes_min);
-            let now = Instant::now();
-            // Who waits for records of a leader that was deposed should ask another node.
-            if enough || now >= query.wait_until || (led && !self.leads()) {
+            if enough || is_over() {
                 return Ok(Fetched {
                     record_set: run.bytes,
                     next_offset: run.next_offset,
@@ -85,15 +85,16 @@ impl Partition {
                 });
             }
             let _waiting = self.context.metrics.fetch.waiting.hold(1);
-            let look = query.wait_until.min(now + limits::FETCH_LOOK);
-            match tokio::time::timeout_at(look, changes.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => {
-                    return Err(ReadFailure::Stopped("the replica is closing".to_owned()));
+            while !is_over() {
+                let look = query.wait_until.min(Instant::now() + limits::FETCH_LOOK);
+                match tokio::time::timeout_at(look, changes.changed()).await {
+                    Ok(Ok(())) => break,
+                    Ok(Err(_)) => {
+                        return Err(ReadFailure::Stopped("the replica is closing".to_owned()));
+                    }
+                    Err(_) if look == query.wait_until => {}
+                    Err(_) => staleness = self.barrier(query.level, look + within).await?,
                 }
-                // At the end the loop goes round once more and answers what is there.
-                Err(_) if look == query.wait_until => {}
-                Err(_) => staleness = self.barrier(query.level, look + within).await?,
             }
         }
     }
