@@ -4,6 +4,7 @@
 //! that only the nemesis can see are counted where it strikes.
 
 use node::metrics::Metrics;
+use node::probe;
 
 use crate::log_lines::LineNotes;
 use crate::nemesis::{FaultCounts, count_disk_effects};
@@ -33,12 +34,18 @@ pub(crate) const LOGGED: [(&str, &str); 4] = [
     ("a vote is refused: the candidate's log is shorter", "elections with a shorter log refused"),
 ];
 
+/// By the end of a run, on disks that were lost and came back empty.
+const MADE_AGAIN: &str = "replicas made again on lost disks";
+
 /// Adds them to what the nemesis counted.
 pub fn count(counts: &mut FaultCounts, nodes: &[NodeHost], notes: &LineNotes) {
     for (effect, of) in COUNTED {
         counts.count(effect, nodes.iter().map(|node| node.counted(of)).sum());
     }
     count_disk_effects(counts, nodes);
+    let lost = nodes.iter().filter(|node| node.was_lost());
+    let made_again = lost.filter_map(|node| probe::replicas(node.disk()).ok()).map(|it| it.len());
+    counts.count(MADE_AGAIN, made_again.map(|count| u64::try_from(count).unwrap_or(0)).sum());
     for (message, effect) in LOGGED {
         counts.count(effect, notes.count(message));
     }

@@ -72,6 +72,7 @@ pub const CHECKS: &[(&str, &[&str])] = &[
             "logs-differ",
             "commit-not-durable",
             "committed-changed",
+            "committed-cut-off",
             "leader-incomplete",
         ],
     ),
@@ -110,10 +111,10 @@ specimens! {
     VoteNotSynced: "consensus", ["raft_safety"], Seeds("power-cut,isolate-leader"), true;
     ReadWithoutQuorum: "linearizable", ["linearizable_reads"], Seeds("isolate-leader"), true;
     ReadBeforeOwnTerm: "linearizable", ["linearizable_reads"],
-        Seeds("isolate-leader,crash,move-leader,slow-link"), false;
-    LongLease: "linearizable", ["linearizable_reads"], Seeds("isolate-leader,pause"), false;
-    ReadBeforeApply: "linearizable", ["linearizable_reads"], Seeds("slow-link"), true;
-    PrevTermUnchecked: "consensus", ["raft_safety"], Seeds("isolate-leader,power-cut"), false;
+        Seeds("move-leader,slow-disk"), false;
+    LongLease: "linearizable", ["linearizable_reads"], Seeds("isolate-leader,pause"), true;
+    ReadBeforeApply: "linearizable", ["linearizable_reads"], Seeds("slow-link"), false;
+    TermsUncompared: "consensus", ["raft_safety"], Seeds("isolate-leader,power-cut"), true;
     TruncationNotStored: "consensus", [CUTS], Cuts, true;
     PurgedBeforeInstalled: "recovers", [CUTS], Cuts, true;
     HeadBeforeRows: "durable", [CUTS], Cuts, true;
@@ -123,30 +124,32 @@ specimens! {
     EpochIgnored: "once", ["retries_are_written_once", "one_value_per_offset"],
         Seeds("none"), true;
     OffsetForetold: "ordered", ["one_value_per_offset"], Seeds("isolate-leader,crash"), true;
-    UncommittedVisible: "consensus", ["raft_safety"], Seeds("isolate-leader,crash"), false;
+    UncommittedVisible: "consensus", ["raft_safety"], Seeds("isolate-leader,crash"), true;
     SlowIsRefused: "honest errors", ["reads_return_what_was_sent", "one_value_per_offset"],
         Seeds("slow-disk,slow-link"), true;
     CommitFromMemory: "group offsets", ["group_offsets_never_fall", "group_offsets_are_a_register"],
         Seeds("isolate-leader,power-cut-all"), true;
-    OldGenerationCommits: "one owner", ["group_partitions_have_one_owner"], Groups("none"), true;
-    TwoOwners: "one owner", ["group_partitions_have_one_owner"], Groups("client-crash"), true;
+    OldGenerationCommits: "one owner", ["group_partitions_have_one_owner"],
+        Groups("client-crash"), false;
+    TwoOwners: "one owner", ["group_partitions_have_one_owner"], Groups("client-crash"), false;
     CommitsAhead: "at least once", ["groups_deliver_everything"], Groups("client-crash"), true;
-    RecoveryCutsShort: "self-checking", ["raft_safety"], Seeds("damaged-entries"), false;
+    RecoveryCutsShort: "self-checking", ["raft_safety"], Seeds("damaged-entries"), true;
     SyncCoversLater: "durable", ["acked_appends_survive", "raft_safety"],
-        Seeds("power-cut-all,overload"), false;
-    WipedKeepsId: "consensus", ["raft_safety"], Seeds("lost-disk"), false;
+        Seeds("power-cut-all,overload"), true;
+    WipedKeepsId: "consensus", ["raft_safety"], Seeds("lost-disk"), true;
     LateSnapshotInstalled: "recovers", ["serves_after_healing"],
         Seeds("retention,one-way-partition,pause"), false;
     LaggardForsaken: "recovers", ["serves_after_healing"],
-        Seeds("retention,crash,isolate-leader"), false;
-    ConflictCounted: "consensus", ["raft_safety"], Seeds("isolate-leader,power-cut"), false;
+        Seeds("retention,crash,isolate-leader"), true;
+    ConflictCounted: "consensus", ["raft_safety"], Seeds("isolate-leader,power-cut"), true;
     RetryGetsNewest: "once", ["retries_are_written_once"], Seeds("none"), true;
     ConditionAtLeast: "conditional", ["conditions_hold"], Seeds("none"), true;
     OffsetsOverwritten: "group offsets",
         ["group_offsets_never_fall", "group_offsets_are_a_register"], Seeds("none"), true;
     IndexCutTooFar: "ordered", ["serves_after_healing", "offsets_are_dense"],
-        Seeds("retention"), false;
-    OffsetsWithinEntry: "ordered", ["one_value_per_offset"], Seeds("overload"), true;
+        Seeds("retention"), true;
+    OffsetsWithinEntry: "ordered", ["reads_return_what_was_sent", "one_value_per_offset"],
+        Seeds("slow-disk,overload"), true;
 }
 
 #[cfg(test)]

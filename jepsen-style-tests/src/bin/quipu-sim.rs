@@ -172,6 +172,9 @@ struct ZooArgs {
     /// How long clients work under faults, in simulated time
     #[arg(long, default_value = "20s")]
     until: String,
+    /// Look under these faults instead of those that each bug needs
+    #[arg(long)]
+    faults: Option<String>,
     /// Runs at a time; by default one for each processor
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
@@ -371,12 +374,10 @@ fn check_determinism(args: &SeedArgs) -> anyhow::Result<bool> {
 
 fn zoo(task: &ZooTask) -> anyhow::Result<bool> {
     match task {
-        ZooTask::List => {
-            println!("{}", zoo::list());
-            Ok(true)
-        }
-        ZooTask::Run(args) => visit_zoo(args),
+        ZooTask::List => println!("{}", zoo::list()),
+        ZooTask::Run(args) => return visit_zoo(args),
     }
+    Ok(true)
 }
 
 fn visit_zoo(args: &ZooArgs) -> anyhow::Result<bool> {
@@ -393,6 +394,7 @@ fn visit_zoo(args: &ZooArgs) -> anyhow::Result<bool> {
         seed: args.seed,
         runs: args.runs,
         until: duration(&args.until)?,
+        faults: args.faults.clone(),
         jobs: jobs(args.jobs),
         folder: args.out.join("zoo"),
     };
@@ -404,8 +406,7 @@ fn check_checkers(args: &CheckersArgs) -> anyhow::Result<bool> {
     let comparison = Comparison { seed: args.seed, histories: args.histories };
     match comparison.run() {
         Ok(tally) => {
-            println!("{tally}");
-            println!("verdict: the checkers and the search agree on every history");
+            println!("{tally}\nverdict: the checkers and the search agree on every history");
             Ok(true)
         }
         Err(disagreement) => {

@@ -10,6 +10,7 @@
 //! - committed on disk: an index that a leader reports committed is on the disks of a majority of
 //!   the voters at that moment;
 //! - committed for good: no replica reports or holds another entry at a committed index;
+//! - kept on disk: a committed entry that a disk holds leaves it at the log's beginning only;
 //! - complete leaders: who leads has everything that was known to be committed in earlier terms.
 //!
 //! A simulation looks at all replicas of a group at one moment and hands the probes over together.
@@ -101,6 +102,8 @@ impl Group {
         }
         replica.vote_damaged = probe.vote_damaged;
         replica.vote = if probe.vote_damaged { before } else { now };
+        let end = probe.log_end.max(probe.log_start);
+        self.ledger.keeps(group, probe.replica, &replica.log, end)?;
         replica.log_end = probe.log_end;
         replica.log_start = probe.log_start;
         // Looked at first: splitting a map counts what is in it, and mostly there is nothing to do.

@@ -56,16 +56,26 @@ pub async fn fetch(mut worker: Worker, groups: Vec<String>) {
 
 /// Looks once. Answers whether there was an answer.
 pub async fn fetch_once(worker: &Worker, client: &Client, group: String, partition: u32) -> bool {
+    committed(worker, client, group, partition).await.is_ok()
+}
+
+/// What a group has committed, if anything. The history has it, and why there is no answer.
+pub(super) async fn committed(
+    worker: &Worker,
+    client: &Client,
+    group: String,
+    partition: u32,
+) -> Result<Option<u64>, GroupError> {
     let op = worker.invoke(Call::FetchCommitted { group: group.clone(), partition });
     match client.groups().fetch(&group, &[TopicPartition::new(TOPIC, partition)]).await {
         Ok(offsets) => {
             let offset = offsets.first().map(|found| found.offset);
             worker.ok(op, Answer::GroupOffset { offset });
-            true
+            Ok(offset)
         }
         Err(error) => {
             worker.failed(op, error.code(), error.outcome(), &error);
-            false
+            Err(error)
         }
     }
 }

@@ -12,7 +12,7 @@ use quipu_client::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Phase, TOPIC, Worker, value_of};
+use super::{Phase, TOPIC, Worker, groups, value_of};
 use crate::history::{Answer, Call};
 use crate::operator::Complaints;
 use crate::violation::Violation;
@@ -40,6 +40,21 @@ enum Death {
     Zombie,
 }
 
+/// What a member could commit at some time.
+struct InHand {
+    /// Its id and the generation that it was in.
+    by: (String, i64),
+    offsets: Vec<GroupOffset>,
+}
+
+impl InHand {
+    fn of(consumer: &GroupConsumer) -> Option<Self> {
+        let offsets = consumer.uncommitted();
+        let by = consumer.member().filter(|_| !offsets.is_empty())?;
+        Some(Self { by, offsets })
+    }
+}
+
 /// Lives one life after the other until the faults are over.
 pub async fn consume(mut worker: Worker, group: String) {
     let Some(client) = worker.client().await else { return };
@@ -56,7 +71,7 @@ async fn live(worker: &mut Worker, client: &Client, group: &str, name: String) {
     let Ok(mut consumer) = client.group_consumer(config(worker, group)) else { return };
     let polls = worker.rng.u64(1..=POLLS_MAX);
     // A commit that was ready at some time and arrives much later, if at all.
-    let mut late = None;
+    let mut late: Option<InHand> = None;
     for _ in 0..polls {
         if !worker.is_working() {
             break;
@@ -68,9 +83,12 @@ async fn live(worker: &mut Worker, client: &Client, group: &str, name: String) {
         if worker.rng.u8(0..4) == 0 {
             commit(worker, &mut consumer, group).await;
         }
-        match worker.rng.u8(0..8) {
-            0 => late = consumer.member().map(|by| (by, consumer.uncommitted())),
-            1 => commit_late(worker, client, group, late.take()).await,
+        let is_old = late.as_ref().is_some_and(|late| Some(&late.by) != consumer.member().as_ref());
+        match worker.rng.u8(0..16) {
+            0..=3 if late.is_none() => late = InHand::of(&consumer),
+            // Best when others have got what this member had, and have begun to commit.
+            4..=6 if is_old => commit_late(worker, client, group, late.take()).await,
+            7 => commit_late(worker, client, group, late.take()).await,
             _ => {}
         }
     }
@@ -87,11 +105,11 @@ async fn live(worker: &mut Worker, client: &Client, group: &str, name: String) {
         }
         Death::Crashes => drop(consumer),
         Death::Zombie => {
-            let (by, offsets) = (consumer.member(), consumer.uncommitted());
+            let in_hand = InHand::of(&consumer);
             drop(consumer);
             // Its session ends meanwhile, or not.
             worker.pause(12_000).await;
-            commit_late(worker, client, group, by.map(|by| (by, offsets))).await;
+            commit_late(worker, client, group, in_hand).await;
         }
     }
 }
@@ -156,15 +174,14 @@ async fn commit(worker: &Worker, consumer: &mut GroupConsumer, group: &str) {
     }
 }
 
-/// Commits what a member had in hand at some time, as the member that it was then.
-async fn commit_late(
-    worker: &Worker,
-    client: &Client,
-    group: &str,
-    late: Option<((String, i64), Vec<GroupOffset>)>,
-) {
-    let Some(((member, generation), offsets)) = late else { return };
-    for offset in offsets {
+/// Commits what a member had in hand at some time, as the member that it was then. Where the group
+/// has gone on, that would be refused as a step back whoever it is: then what the group has
+/// committed is committed again, which passes over nothing and is its owner's alone all the same.
+async fn commit_late(worker: &Worker, client: &Client, group: &str, late: Option<InHand>) {
+    let Some(InHand { by: (member, generation), offsets }) = late else { return };
+    for mut offset in offsets {
+        let known = groups::committed(worker, client, group.to_owned(), offset.partition).await;
+        offset.offset = offset.offset.max(known.ok().flatten().unwrap_or(0));
         commit_as(worker, client, group, (&member, generation), offset).await;
     }
 }

@@ -26,6 +26,8 @@ pub struct Visit {
     pub runs: u64,
     /// How long clients work under faults.
     pub until: Duration,
+    /// Instead of the faults that each bug needs.
+    pub faults: Option<String>,
     /// Runs at a time.
     pub jobs: NonZeroUsize,
     /// Where the files of runs go.
@@ -107,6 +109,7 @@ impl Visit {
         verdict: &mut Verdict,
     ) -> anyhow::Result<()> {
         let bug = verdict.specimen.bug.name();
+        let faults = self.faults.as_deref().unwrap_or(faults);
         let planted = Some(bug.to_owned());
         // Raft is looked at first, and other checks are to be seen red, too.
         let to_the_end = !verdict.specimen.checks.contains(&"raft_safety");

@@ -60,8 +60,8 @@ bugs! {
         "a leader trusts a lease that is longer than the election time-out";
     ReadBeforeApply: "read-before-apply",
         "a read does not wait until the read index is applied";
-    PrevTermUnchecked: "prev-term-unchecked",
-        "a follower compares the index of the entry before an append, and not its term";
+    TermsUncompared: "terms-uncompared",
+        "a follower compares the indexes of what it is sent with its log's, and not the terms";
     TruncationNotStored: "truncation-not-stored",
         "a conflicting suffix is cut off in memory only";
     PurgedBeforeInstalled: "purged-before-installed",
@@ -89,7 +89,7 @@ bugs! {
     CommitsAhead: "commits-ahead",
         "a member's library commits one record more than it was told to be done";
     RecoveryCutsShort: "recovery-cuts-short",
-        "a restart takes the first damaged entry for the end of the log and cuts off the rest";
+        "a restart takes a table's first damaged entry for the log's end and cuts off the rest";
     SyncCoversLater: "sync-covers-later",
         "a sync answers writes that arrived while it ran";
     WipedKeepsId: "wiped-keeps-id",
@@ -99,7 +99,7 @@ bugs! {
     LaggardForsaken: "laggard-forsaken",
         "a follower behind the log's start is never sent a snapshot";
     ConflictCounted: "conflict-counted",
-        "a follower's refusal is counted as if it had the entry";
+        "an append that a follower refused is counted as if it had the entries";
     RetryGetsNewest: "retry-gets-newest",
         "a retry is answered with the offset of its producer's newest batch";
     ConditionAtLeast: "condition-at-least",

@@ -350,7 +350,9 @@ impl GroupLog {
 impl GroupLog {
     /// [`Bug::RecoveryCutsShort`].
     async fn cut_at_first_damage(&self) -> io::Result<()> {
-        if !zoo::is(Bug::RecoveryCutsShort) {
+        // A partition's group would not open: openraft refuses a log that ends before what is
+        // applied. The state of the others is made from the log when they open.
+        if !zoo::is(Bug::RecoveryCutsShort) || !self.keeps_committed {
             return Ok(());
         }
         let last = end::last_index(&*self.engine, self.group).map_err(io::Error::other)?;

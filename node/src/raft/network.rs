@@ -156,9 +156,18 @@ impl RaftNetworkV2<Types> for Route {
             }
             let target = self.target.clone();
             let requests = futures::stream::iter([first]).chain(input);
+            #[cfg(quipu_zoo)]
+            let sent = super::planted::Sent::default();
+            #[cfg(quipu_zoo)]
+            let requests = requests.inspect({
+                let sent = sent.clone();
+                move |request| sent.note(request)
+            });
             let requests = requests.map(move |it| wire::append_to_pb(target.clone(), &it));
             let answers = self.link().append_entries(requests).await?;
             let answers = answers.map(|answer| Ok(wire::append_result_from_pb(answer?)?));
+            #[cfg(quipu_zoo)]
+            let answers = answers.map(move |answer| answer.map(|answer| sent.count(answer)));
             Ok(answers.boxed())
         }
         .boxed()

@@ -1,15 +1,18 @@
 //! Bugs of the zoo whose code would not fit into a line: see `node_core::zoo`.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use node_core::position::RaftPosition;
 use node_core::zoo::{self, Bug};
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::raft::{AppendEntriesRequest, ReadPolicy};
+use openraft::raft::{AppendEntriesRequest, ReadPolicy, StreamAppendError, StreamAppendResult};
 
 use super::group::{RaftFailure, RaftGroup};
 use super::log_store::GroupLog;
-use super::types::{Types, log_id, term_of};
+use super::types::{LogId, Types, log_id, term_of};
+use super::wire;
 
 impl RaftGroup {
     /// The read index as [`Bug::ReadWithoutQuorum`], [`Bug::LongLease`] and
@@ -40,16 +43,46 @@ impl RaftGroup {
     }
 }
 
-/// [`Bug::PrevTermUnchecked`]: whatever entry is at the index before the append, it will do.
+/// [`Bug::TermsUncompared`]: whatever entries are at the indexes of an append, they will do.
 pub(super) fn trusting_the_index(
     log: &GroupLog,
     mut request: AppendEntriesRequest<Types>,
 ) -> AppendEntriesRequest<Types> {
-    if zoo::is(Bug::PrevTermUnchecked)
-        && let Some(prev) = request.prev_log_id
-        && let Ok(Some(own)) = log.read_whole(prev.index())
+    if !zoo::is(Bug::TermsUncompared) {
+        return request;
+    }
+    let own = |index: u64| log.read_whole(index).ok().flatten();
+    if let Some(prev) = request.prev_log_id.as_mut()
+        && let Some(own) = own(prev.index())
     {
-        request.prev_log_id = Some(log_id(own.term, prev.index()));
+        *prev = log_id(own.term, prev.index());
+    }
+    for entry in &mut request.entries {
+        let index = entry.log_id.index();
+        if let Some(Ok(own)) = own(index).map(|own| wire::entry_from_stored(index, own)) {
+            *entry = own;
+        }
     }
     request
+}
+
+/// [`Bug::ConflictCounted`]: what was sent to one follower, to be counted whatever it answers.
+#[derive(Clone, Default)]
+pub(super) struct Sent(Arc<Mutex<VecDeque<Option<LogId>>>>);
+
+impl Sent {
+    /// A request goes out.
+    pub(super) fn note(&self, request: &AppendEntriesRequest<Types>) {
+        let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(last);
+    }
+
+    /// The answer to the first of them that has none.
+    pub(super) fn count(&self, answer: StreamAppendResult<Types>) -> StreamAppendResult<Types> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front().flatten();
+        match answer {
+            Err(StreamAppendError::Conflict(_)) if zoo::is(Bug::ConflictCounted) => Ok(last),
+            answer => answer,
+        }
+    }
 }

@@ -210,7 +210,6 @@ pub(super) fn append_result_from_pb(
     let log_id = log_id_from_pb_option(response.log_id)?;
     Ok(match Status::try_from(response.status) {
         Ok(Status::Matched | Status::Partial) => Ok(log_id),
-        Ok(Status::Conflict) if zoo::is(Bug::ConflictCounted) => Ok(log_id),
         Ok(Status::Conflict) => {
             Err(StreamAppendError::Conflict(log_id.ok_or(Malformed("append answer"))?))
         }

@@ -110,6 +110,26 @@ impl Ledger {
         }
     }
 
+    /// A log that now ends at `end` has not lost a committed entry there: such entries leave a disk
+    /// at the log's beginning only.
+    pub(super) fn keeps(
+        &self,
+        group: u32,
+        replica: u64,
+        log: &BTreeMap<u64, Rung>,
+        end: u64,
+    ) -> Result<(), RaftViolation> {
+        let is_committed = |(index, rung): &(&u64, &Rung)| {
+            self.committed.get(index).is_some_and(|known| known.id == rung.id)
+        };
+        match log.range(end..).find(is_committed) {
+            Some((_, rung)) => {
+                Err(RaftViolation::CommittedCutOff { group, replica, committed: rung.id })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A leader's log reaches over everything that was told to be committed in earlier terms.
     pub(super) fn is_complete(
         &self,

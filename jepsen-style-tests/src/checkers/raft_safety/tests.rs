@@ -275,6 +275,23 @@ fn a_committed_entry_that_is_overwritten_is_a_violation() {
 }
 
 #[test]
+fn a_log_that_ends_before_a_committed_entry_that_it_had_is_a_violation() {
+    let mut told = Told::new();
+    told.write(3, id(1, 2), 12);
+    assert_eq!(told.look(), Ok(()));
+    let cut = |told: &mut Told, end: u64| {
+        let probe = told.probe(3);
+        (probe.ladder_start, probe.log_end) = (end, end);
+        probe.ladder.clear();
+    };
+    // Nobody knows yet that the last one is committed.
+    cut(&mut told, 2);
+    assert_eq!(told.look(), Ok(()));
+    cut(&mut told, 1);
+    assert_eq!(told.kind(), "committed-cut-off");
+}
+
+#[test]
 fn a_leader_that_lacks_what_was_committed_before_its_term_is_a_violation() {
     let mut told = Told::new();
     for replica in [1, 2] {

@@ -78,6 +78,15 @@ pub enum RaftViolation {
         /// Who showed the one and the other.
         replicas: [u64; 2],
     },
+    /// A replica's log ends before a committed entry that it had.
+    CommittedCutOff {
+        /// The group.
+        group: u32,
+        /// Whose log.
+        replica: u64,
+        /// The entry.
+        committed: LogId,
+    },
     /// A leader lacks an entry that was committed in an earlier term.
     LeaderIncomplete {
         /// The group.
@@ -102,6 +111,7 @@ impl RaftViolation {
             Self::LogsDiffer { .. } => "logs-differ",
             Self::CommitNotDurable { .. } => "commit-not-durable",
             Self::CommittedChanged { .. } => "committed-changed",
+            Self::CommittedCutOff { .. } => "committed-cut-off",
             Self::LeaderIncomplete { .. } => "leader-incomplete",
         }
     }
@@ -167,6 +177,11 @@ impl fmt::Display for RaftViolation {
                 f,
                 "committed entry changed: group {group}: {committed} was committed (replica {a}), \
                  and replica {b} has {other} instead"
+            ),
+            Self::CommittedCutOff { group, replica, committed } => write!(
+                f,
+                "committed entry cut off: group {group}: replica {replica} had {committed}, which \
+                 was committed, and its log ends before it"
             ),
             Self::LeaderIncomplete { group, leader, term, committed } => write!(
                 f,
