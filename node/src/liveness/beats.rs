@@ -111,16 +111,19 @@ impl Liveness {
 
     fn hear(&self, node: NodeUuid, asked: Instant, answer: &pb::BeatResponse) {
         let parked = answer.parked_included.then_some(answer.parked.as_slice());
-        lock(&self.directory).hear(&Word { node, asked, active: &answer.active, parked });
-        let mut restarted = false;
+        let word = Word { node, asked, active: &answer.active, parked };
+        let restarted;
         {
             let mut watched = lock(&self.watched);
             let Some(peer) = watched.get_mut(&node) else { return };
-            peer.opinion.answered(self.now_ms(), millis(asked.elapsed()));
-            restarted |= peer.incarnation.is_some_and(|known| known != answer.incarnation);
-            if peer.incarnation != Some(answer.incarnation) {
-                peer.incarnation = Some(answer.incarnation);
+            restarted = peer.incarnation.is_some_and(|known| known != answer.incarnation);
+            // BEFORE another beat to it can be heard: this is the first word of a new process.
+            match restarted {
+                true => lock(&self.directory).hear_restarted(&word),
+                false => lock(&self.directory).hear(&word),
             }
+            peer.opinion.answered(self.now_ms(), millis(asked.elapsed()));
+            peer.incarnation = Some(answer.incarnation);
             if answer.parked_included {
                 peer.parked_version_seen = answer.parked_version;
             }
@@ -231,18 +234,21 @@ impl Liveness {
 
     /// A beat from a node is word of it, too; and its hints make this one look.
     fn heard_from(&self, node: NodeUuid, request: &pb::BeatRequest) {
-        let watched = lock(&self.watched);
-        for dead in nodes_of(&request.unreachable) {
-            if let Some(peer) = watched.get(&dead)
-                && !peer.was_dead
-            {
-                peer.beat_now.notify_one();
+        let mut watched = lock(&self.watched);
+        let unreachable = nodes_of(&request.unreachable);
+        for dead in &unreachable {
+            match watched.get(dead) {
+                Some(peer) if !peer.was_dead => peer.beat_now.notify_one(),
+                // Its opinion may be the one that a take-over waits for.
+                Some(_) => self.look_now.notify_one(),
+                None => {}
             }
         }
-        if let Some(peer) = watched.get(&node)
-            && peer.was_dead
-        {
-            peer.beat_now.notify_one();
+        if let Some(peer) = watched.get_mut(&node) {
+            peer.unreachable = unreachable;
+            if peer.was_dead {
+                peer.beat_now.notify_one();
+            }
         }
     }
 }

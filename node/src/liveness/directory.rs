@@ -37,6 +37,9 @@ pub(super) struct Claimed {
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     claims: BTreeMap<GroupId, Claim>,
+    /// Groups whose leader was started again and claims them no more, with the term it led in.
+    /// Nobody has claimed them since.
+    abandoned: BTreeMap<GroupId, u64>,
 }
 
 /// What one node says at one moment.
@@ -56,6 +59,21 @@ impl Directory {
         Some(Claimed { place, term, commit, parked })
     }
 
+    /// The term in which a group's leader was lost for certain: its process has ended, and a new one
+    /// leads nothing of what the old one led.
+    pub(super) fn abandoned(&self, group: GroupId) -> Option<u64> {
+        self.abandoned.get(&group).copied()
+    }
+
+    /// The first word of a process that has taken another one's place.
+    pub(super) fn hear_restarted(&mut self, word: &Word<'_>) {
+        let lost = self.claims.iter().filter(|(_, claim)| claim.place.node == word.node);
+        let lost: Vec<_> = lost.map(|(group, claim)| (*group, claim.term)).collect();
+        self.claims.retain(|_, claim| claim.place.node != word.node);
+        self.abandoned.extend(lost);
+        self.hear(word);
+    }
+
     pub(super) fn hear(&mut self, word: &Word<'_>) {
         let mut led: BTreeSet<GroupId> = BTreeSet::new();
         let parked = word.parked.into_iter().flatten().map(|lead| (lead, true));
@@ -73,6 +91,7 @@ impl Directory {
 
     fn hear_lead(&mut self, word: &Word<'_>, lead: &pb::GroupLead, parked: bool) {
         let group = GroupId(lead.group);
+        self.abandoned.retain(|lost, term| *lost != group || *term > lead.term);
         let known = self.claims.get_mut(&group);
         let claim = match known {
             Some(claim) if claim.term > lead.term => return,
@@ -104,6 +123,11 @@ impl Directory {
         self.claims.retain(|_, claim| claim.place.node != node);
     }
 
+    /// Drops what was lost of a group that is not hosted here any more.
+    pub(super) fn forget_group(&mut self, group: GroupId) {
+        self.abandoned.remove(&group);
+    }
+
     /// The time since the last moment at which a replica that has applied everything below
     /// `applied_end` had everything. `None` where no such moment is remembered.
     ///
@@ -128,6 +152,36 @@ mod tests {
 
     fn active(node: NodeUuid, asked: Instant, active: &[pb::GroupLead]) -> Word<'_> {
         Word { node, asked, active, parked: None }
+    }
+
+    #[tokio::test]
+    async fn what_a_restarted_node_has_led_is_abandoned_until_somebody_leads_it() {
+        let now = Instant::now();
+        let mut directory = Directory::default();
+        directory.hear(&active(A, now, &[lead(5, 1)]));
+        assert_eq!(directory.abandoned(GroupId(7)), None);
+        directory.hear_restarted(&active(A, now, &[]));
+        assert_eq!((directory.claim(GroupId(7)), directory.abandoned(GroupId(7))), (None, Some(5)));
+        directory.hear(&active(A, now, &[]));
+        assert_eq!(directory.abandoned(GroupId(7)), Some(5));
+        directory.hear(&active(B, now, &[lead(6, 1)]));
+        assert_eq!(directory.abandoned(GroupId(7)), None);
+        directory.hear(&active(B, now, &[]));
+        assert_eq!(
+            directory.abandoned(GroupId(7)),
+            None,
+            "it still runs, and may have handed over"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_old_word_that_comes_late_leaves_abandoned_what_is() {
+        let now = Instant::now();
+        let mut directory = Directory::default();
+        directory.hear(&active(A, now, &[lead(5, 1)]));
+        directory.hear_restarted(&active(A, now, &[]));
+        directory.hear(&active(B, now, &[lead(4, 1)]));
+        assert_eq!(directory.abandoned(GroupId(7)), Some(5));
     }
 
     #[tokio::test]

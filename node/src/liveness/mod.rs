@@ -134,6 +134,7 @@ impl Liveness {
 
     pub(crate) fn forget_group(&self, group: GroupId) {
         lock(&self.pulses).remove(&group);
+        lock(&self.directory).forget_group(group);
     }
 
     /// Who leads a group, as far as this node knows.

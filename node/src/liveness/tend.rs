@@ -2,7 +2,8 @@
 //! over from leaders that are dead.
 //!
 //! A take-over goes past the dead leader's lease, so it asks for a majority's opinion first: with a
-//! broken link between two of three nodes, the third decides whether anybody is dead.
+//! broken link between two of three nodes, the third decides whether anybody is dead. A leader whose
+//! node was started again is gone for certain, and nobody is asked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,17 @@ use super::pulse::{Leaderless, Pulse};
 use super::{Leads, Liveness, lock};
 use crate::limits;
 use crate::raft::{Brief, GroupStatus, Role};
+
+/// Why nobody leads a group, as far as is known here.
+#[derive(Debug, Clone, Copy)]
+enum Without {
+    /// Nobody says that it leads.
+    Word,
+    /// Who says so can't be reached.
+    Answer(Claimed),
+    /// Who said so was started again since; it led in this term.
+    Process { term: u64 },
+}
 
 impl Liveness {
     /// Looks after the groups until the node stops.
@@ -101,44 +113,61 @@ impl Liveness {
 
     async fn tend_follower(&self, pulse: &Pulse, brief: Brief) {
         pulse.unpark_as_follower();
-        let claim = lock(&self.directory).claim(pulse.raft().group());
+        let group = pulse.raft().group();
+        let (claim, abandoned) = {
+            let directory = lock(&self.directory);
+            (directory.claim(group), directory.abandoned(group))
+        };
         match claim {
             Some(claim) if claim.place.node != self.me && self.is_alive(claim.place.node) => {
                 pulse.set_leaderless(Leaderless::default());
                 pulse.set_timers(!rests(claim, brief));
             }
             Some(claim) if claim.place.node != self.me => {
-                self.without_leader(pulse, Some(claim)).await;
+                self.without_leader(pulse, Without::Answer(claim)).await;
             }
-            Some(_) | None => self.without_leader(pulse, None).await,
+            Some(_) | None => {
+                let process = abandoned.map(|term| Without::Process { term });
+                self.without_leader(pulse, process.unwrap_or(Without::Word)).await;
+            }
         }
     }
 
     /// Nobody alive leads the group, as far as is known here.
-    async fn without_leader(&self, pulse: &Pulse, dead: Option<Claimed>) {
+    async fn without_leader(&self, pulse: &Pulse, without: Without) {
         let now = Instant::now();
         let mut leaderless = pulse.leaderless();
         let since = *leaderless.since.get_or_insert(now);
         let status = pulse.raft().status();
-        if dead.is_some_and(|claim| self.another_leads_since(claim.term, &status)) {
+        let lost = match without {
+            Without::Answer(Claimed { term, .. }) | Without::Process { term } => Some(term),
+            Without::Word => None,
+        };
+        if lost.is_some_and(|term| self.another_leads_since(term, &status)) {
             pulse.set_leaderless(Leaderless::default());
             pulse.set_timers(true);
             return;
         }
-        let Some(rank) = self.rank(pulse.raft().group(), &status) else {
+        let group = pulse.raft().group();
+        let Some(rank) = self.rank(group, &status) else {
             pulse.set_leaderless(leaderless);
             return;
         };
         let spread = limits::ELECTION_SPREAD * rank;
-        match dead {
-            Some(claim) if self.majority_agrees(&status, claim.place.node) => {
-                let called = leaderless.took_over_from == Some(claim.term)
+        let is_gone = match without {
+            Without::Answer(claim) => self.majority_agrees(&status, claim.place.node),
+            Without::Process { .. } => true,
+            Without::Word => false,
+        };
+        match (lost, is_gone) {
+            (Some(term), true) => {
+                let called = leaderless.took_over_from == Some(term)
                     && leaderless.again_at.is_some_and(|again| now < again);
                 if now >= since + spread && !called {
-                    leaderless.took_over_from = Some(claim.term);
+                    leaderless.took_over_from = Some(term);
                     leaderless.called(now);
                     pulse.set_timers(true);
-                    tracing::info!(group = %pulse.raft().group(), rank, "taking over");
+                    tracing::info!(%group, rank, "taking over");
                     self.metrics.raft.elections.inc();
                     // On its own: it may wait for this replica's log to be flushed.
                     let raft = pulse.raft().clone();
@@ -146,8 +175,8 @@ impl Liveness {
                 }
             }
             // Its node can't be reached from here, but others reach it: wait for word of it.
-            Some(_) => self.wait_out(pulse, now, since),
-            None => {
+            (Some(_), false) => self.wait_out(pulse, now, since),
+            (None, _) => {
                 let due = now >= since + limits::LEADERLESS_GRACE + spread;
                 let called = leaderless.again_at.is_some_and(|again| now < again);
                 if due && !called {
