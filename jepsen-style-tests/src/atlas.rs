@@ -50,6 +50,19 @@ impl Atlas {
         atlas
     }
 
+    /// Only replicas that vote count: by group, the nodes that have one. What others hold may be
+    /// on its way to or from there, and groups that are not named are left alone.
+    pub fn keep_voters(&mut self, voters: &BTreeMap<GroupId, BTreeSet<u64>>) {
+        let votes =
+            |group: &GroupId, node: &u64| voters.get(group).is_some_and(|it| it.contains(node));
+        for (group, nodes) in &mut self.replicas {
+            nodes.retain(|node| votes(group, node));
+        }
+        for ((group, _), copies) in &mut self.copies {
+            copies.retain(|node, _| votes(group, node));
+        }
+    }
+
     /// `node` has a replica of `group`.
     pub fn add_replica(&mut self, node: u64, group: GroupId) {
         self.replicas.entry(group).or_default().insert(node);
@@ -139,6 +152,16 @@ mod tests {
         assert_eq!(harmed_at_most(atlas(5, &[Some(2), Some(2)]), 5), 0);
         // Nor one that others hold in another term: one of them was overruled.
         assert_eq!(harmed_at_most(atlas(3, &[Some(1), Some(2)]), 3), 0);
+    }
+
+    #[test]
+    fn what_does_not_vote_is_no_whole_copy() {
+        let mut atlas = atlas(5, &[Some(2), Some(2), None, Some(2)]);
+        assert!(atlas.may_harm(1, (GROUP, 5)));
+        atlas.keep_voters(&BTreeMap::from([(GROUP, BTreeSet::from([1, 2, 3]))]));
+        assert!(!atlas.may_harm(1, (GROUP, 5)), "one of three is harmed already");
+        atlas.keep_voters(&BTreeMap::new());
+        assert_eq!(atlas.targets(1), []);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! the simulation is one that a cluster can't mend by itself.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,7 +35,14 @@ struct Notes {
     errors: Vec<String>,
     /// By message.
     counts: BTreeMap<&'static str, u64>,
+    /// Labels of nodes on which a replica was opened; nobody has asked for them yet.
+    opened: Vec<u64>,
+    /// Hosts whose errors are what is to be expected: their disks fail.
+    excused: BTreeSet<String>,
 }
+
+/// What a node says when it has opened a replica.
+const OPENED: &str = "a replica is open";
 
 impl LineNotes {
     /// Lines at level `ERROR` that are kept.
@@ -51,9 +58,27 @@ impl LineNotes {
         self.notes().counts.get(message).copied().unwrap_or(0)
     }
 
-    fn take(&self, level: Level, message: &str, line: impl FnOnce() -> String) {
+    /// From now on errors of a host are to be expected, or no longer.
+    pub fn excuse(&self, host: &str, excused: bool) {
         let mut notes = self.notes();
-        if level == Level::ERROR && notes.errors.len() < Self::COUNT_MAX {
+        match excused {
+            true => notes.excused.insert(host.to_owned()),
+            false => notes.excused.remove(host),
+        };
+    }
+
+    /// Labels of the nodes on which a replica was opened since this was asked last.
+    pub fn take_opened(&self) -> Vec<u64> {
+        std::mem::take(&mut self.notes().opened)
+    }
+
+    fn take(&self, host: &str, level: Level, message: &str, line: impl FnOnce() -> String) {
+        let mut notes = self.notes();
+        if message.trim_start() == OPENED {
+            notes.opened.extend(label_of(host));
+        }
+        let counts = level == Level::ERROR && !notes.excused.contains(host);
+        if counts && notes.errors.len() < Self::COUNT_MAX {
             notes.errors.push(line());
         }
         let message = message.trim_start();
@@ -65,6 +90,11 @@ impl LineNotes {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The label of the node that a host runs.
+fn label_of(host: &str) -> Option<u64> {
+    host.strip_prefix("node-")?.parse().ok()
 }
 
 /// A `tracing` subscriber that writes to a trace.
@@ -101,13 +131,13 @@ fn is_ours(metadata: &Metadata<'_>) -> bool {
 /// openraft logs as errors what it also answers to the node, which acts on it: that a message was
 /// for a replica that was closed on purpose, as when its topic is deleted (what ends a replica
 /// otherwise is named in its place), and that a leader could not begin to change its members
-/// because it had just lost touch with them.
+/// because it had just lost touch with them, or lost its leadership while it did.
 fn is_answered_to_the_node(message: &str) -> bool {
     let is_lost = message.contains("failed to send") || message.contains("failed to receive");
     is_lost && message.contains("RaftCore")
         || message.contains("error: raft stopped")
         || message.contains("RaftCore stopped: raft stopped")
-        || message.contains("step error: has to forward request")
+        || message.contains("step error:") && message.contains("has to forward request")
 }
 
 /// openraft ends a replica that needs a damaged entry which nobody gives, as when a leader is cut
@@ -161,7 +191,7 @@ impl Subscriber for LogLines {
                 }
             }
             let line = || format!("{host} {target}:{message}{others}");
-            self.notes.take(*level, message, line);
+            self.notes.take(host, *level, message, line);
         });
     }
 

@@ -4,8 +4,11 @@
 //! partition that has a majority among the living and a linearizable read of it on each of them;
 //! whether these came in time is judged by `serves_after_healing`. Then all are back, and it
 //! demands the same of everybody, the whole log from every replica, and the offsets of every group.
+//! Where members changed, every change must have come to its end before that, and the last
+//! placement says who holds what.
 
 mod demands;
+mod settling;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +27,7 @@ use crate::nemesis::LeaderBoard;
 use crate::plan::Plan;
 use crate::violation::Violation;
 use crate::workload::{Attendance, Phase, TOPIC, Worker};
+use crate::world::Census;
 
 /// Forming the cluster and creating the topic is given up after this long.
 const FORMED_WITHIN: Duration = Duration::from_secs(30);
@@ -49,6 +53,8 @@ pub struct Operator {
     pub groups: Vec<String>,
     /// Where it tells who leads.
     pub leaders: LeaderBoard,
+    /// Which nodes run.
+    pub running: Census,
     /// The other clients.
     pub others: Attendance,
     /// Those that consume what is left, when all nodes are back.
@@ -75,6 +81,9 @@ impl Operator {
         self.others.all_gone().await;
         self.phase.send_replace(Phase::Ending);
         self.last_members.all_gone().await;
+        if plan.changes_members() {
+            self.demand_settled(&client, plan).await?;
+        }
         let all = 0..plan.topic.partitions;
         let appends = all.clone().map(|partition| self.append(&client, partition));
         join_all(appends).await.into_iter().collect::<Result<Vec<()>, _>>()?;
@@ -186,6 +195,12 @@ pub fn healings(plan: &Plan, board: &LeaderBoard, healed: Duration) -> Vec<Heali
     };
     let mut healings = Vec::new();
     for partition in 0..plan.topic.partitions {
+        // While replicas are still being moved nobody can say who shall be read: all are read when
+        // that has ended.
+        if plan.changes_members() {
+            healings.push(Healing { partitions: [partition].into(), ..base.clone() });
+            continue;
+        }
         let replicas = board.replicas(partition);
         let dead = |node: &u64| plan.stay_dead.contains(node);
         let core: BTreeSet<u64> = replicas.iter().copied().filter(|node| !dead(node)).collect();

@@ -29,6 +29,9 @@ pub struct Plan {
     pub tick_ms: u64,
     /// The cluster.
     pub nodes: Vec<NodePlan>,
+    /// Nodes that do not run at first; a fault has them join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spares: Vec<NodePlan>,
     /// The topic that all but a few clients work on.
     pub topic: TopicPlan,
     /// Least time of a message between two hosts.
@@ -151,14 +154,23 @@ impl Plan {
         let mut draw = Draw { rng: &mut rng, nodes: count, partitions: topic.partitions };
         let faults = schedule::draw(until_ms, &wishes.faults, &mut draw);
         // Who lost its disk may not vote again yet, and then nobody else may be missing for good.
-        if faults.iter().any(|it| matches!(it.fault, Fault::LostDisk(_))) {
+        let has = |fits: fn(&Fault) -> bool| faults.iter().any(|it| fits(&it.fault));
+        if has(|fault| matches!(fault, Fault::LostDisk(_))) {
             stay_dead.clear();
+        }
+        let mut spares = Vec::new();
+        if has(|fault| matches!(fault, Fault::Membership(_))) {
+            // Where the replicas are is known when all is over, and not which nodes may be missing.
+            stay_dead.clear();
+            let labels = count + 1..=count + rng.u64(1..=2);
+            spares = labels.map(|label| NodePlan::draw(label, &mut rng)).collect();
         }
         let mixed = Self {
             seed: wishes.seed,
             until_ms,
             tick_ms,
             nodes,
+            spares,
             topic,
             latency_min_ms: 1,
             latency_max_ms,
@@ -175,6 +187,16 @@ impl Plan {
             Workload::Mixed => mixed,
             Workload::Groups => mixed.with_groups(&mut rng),
         }
+    }
+
+    /// Some clients lose their patience while it runs.
+    pub fn has_storms(&self) -> bool {
+        self.faults.iter().any(|it| matches!(it.fault, Fault::RetryStorm(_)))
+    }
+
+    /// Nodes come and go while it runs.
+    pub fn changes_members(&self) -> bool {
+        self.faults.iter().any(|it| matches!(it.fault, Fault::Membership(_)))
     }
 
     /// The same cluster and faults, with clients that consume in groups. What retention takes

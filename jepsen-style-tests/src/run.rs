@@ -25,7 +25,7 @@ use crate::report::{self, Finding, Report};
 use crate::trace::Trace;
 use crate::violation::Violation;
 use crate::workload::{
-    Attendance, Phase, Worker, consume, groups, members, orders, produce, read, topics,
+    Attendance, Phase, Worker, consume, groups, members, orders, produce, read, storm, topics,
 };
 use crate::world::World;
 
@@ -59,9 +59,10 @@ pub fn run(options: &RunOptions) -> io::Result<Report> {
     let lines = LogLines::new(trace.clone(), notes.clone());
     let _lines = tracing::subscriber::set_default(lines);
     let plan = &options.plan;
-    let mut stage = Stage::set(plan, trace.clone());
+    let mut stage = Stage::set(plan, trace.clone(), notes.clone());
     let mut faults = stage.play(plan, options.to_the_end);
     effects::count(&mut faults, stage.world.nodes(), &notes);
+    faults.count("batches sent again in storms", stage.reach.clients.retries());
 
     let history = stage.recorder.history();
     let mut violations = stage.complaints.take();
@@ -108,8 +109,8 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(plan: &Plan, trace: Trace) -> Self {
-        let recorder = Recorder::new(trace.clone());
+    fn set(plan: &Plan, trace: Trace, notes: LineNotes) -> Self {
+        let recorder = Recorder::with_notes(trace.clone(), notes);
         let stage = Self {
             world: World::new(plan, trace, &recorder),
             phase: watch::Sender::new(Phase::Forming),
@@ -142,6 +143,7 @@ impl Stage {
             founders: self.world.founders(),
             groups,
             leaders: self.reach.leaders.clone(),
+            running: self.world.census(),
             others: attendance,
             last_members,
             complaints: self.complaints.clone(),
@@ -192,6 +194,10 @@ impl Stage {
         let with_members = (1..).zip(&plan.groups).map(|(number, _)| format!("members-{number}"));
         let watched: Vec<String> = groups.iter().cloned().chain(with_members).collect();
         all.push(groups::fetch(fetcher, watched).boxed_local());
+        for number in 1..=STORMERS * u32::from(plan.has_storms()) {
+            let worker = workers.hire(self, plan, &format!("impatient-{number}"));
+            all.push(storm::take_part(worker).boxed_local());
+        }
         if plan.churns_topics {
             let worker = workers.hire(self, plan, "topics");
             all.push(topics::come_and_go(worker).boxed_local());
@@ -275,6 +281,9 @@ impl Stage {
 
 /// Hosts that clients share, beside the operator's.
 const CLIENT_HOSTS: usize = 3;
+
+/// Client tasks that lose their patience in storms.
+const STORMERS: u32 = 3;
 
 /// Gives each client task what it needs.
 struct Workers {

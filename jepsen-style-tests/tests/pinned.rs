@@ -23,3 +23,21 @@
 //! - Seed 3005, `plans/deleted-replica-made-again.json`: a node that started made a deleted replica
 //!   again, by old metadata. In package `node`,
 //!   `a_replica_that_was_deleted_is_not_made_again_by_what_a_node_knew_before`.
+
+use std::fs;
+use std::path::Path;
+
+use jepsen_style_tests::report::read_plan;
+
+#[test]
+fn every_plan_that_was_kept_can_still_be_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
+    let plans = fs::read_dir(folder).expect("the folder is there");
+    let plans = plans.map(|entry| entry.expect("an entry").path());
+    let read: Vec<_> = plans.map(|path| (read_plan(&path), path)).collect();
+    assert!(read.len() >= 8, "{}", read.len());
+    for (plan, path) in read {
+        let plan = plan.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(!plan.faults.is_empty() && plan.spares.is_empty() || plan.changes_members());
+    }
+}

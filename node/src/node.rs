@@ -176,6 +176,11 @@ impl Node {
         });
     }
 
+    /// It was removed from its cluster, as another node said: why it ends, if it does.
+    pub fn was_removed(&self) -> bool {
+        self.formation.member().is_some_and(|member| member.liveness().is_removed())
+    }
+
     /// Resolves when the node can't go on: a write or sync of its disk failed, or the nodes it was
     /// told to join are another cluster's. The process should end; nothing is retried on a disk
     /// that said no.

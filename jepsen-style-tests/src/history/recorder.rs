@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::{Answer, Call, Event, Failure, FaultResult, History, What};
+use crate::log_lines::LineNotes;
 use crate::trace::Trace;
 
 /// Takes down what happens while a simulation runs. Clones write into one history.
@@ -12,12 +13,24 @@ pub struct Recorder {
     history: Rc<RefCell<History>>,
     operations: Rc<RefCell<u64>>,
     trace: Trace,
+    notes: LineNotes,
 }
 
 impl Recorder {
     /// An empty history; its events go into `trace` too.
     pub fn new(trace: Trace) -> Self {
-        Self { history: Rc::default(), operations: Rc::default(), trace }
+        Self::with_notes(trace, LineNotes::default())
+    }
+
+    /// The same. It takes down each replica that a node opens, as `notes` know it: one that was
+    /// moved away and back, or that had ended, may show less than before.
+    pub fn with_notes(trace: Trace, notes: LineNotes) -> Self {
+        Self { history: Rc::default(), operations: Rc::default(), trace, notes }
+    }
+
+    /// What is noticed of log lines.
+    pub fn notes(&self) -> &LineNotes {
+        &self.notes
     }
 
     /// An operation begins. Returns its number.
@@ -58,6 +71,13 @@ impl Recorder {
     }
 
     fn push(&self, process: &str, what: What) {
+        for node in self.notes.take_opened() {
+            self.write("nemesis", What::Started { node });
+        }
+        self.write(process, what);
+    }
+
+    fn write(&self, process: &str, what: What) {
         let at_us = u64::try_from(self.trace.now().as_micros()).unwrap_or(u64::MAX);
         let event = Event { at_us, process: process.to_owned(), what };
         self.trace.record("history", format_args!("{process} {:?}", event.what));

@@ -3,8 +3,12 @@
 //! Damage is dealt out by the atlas, so that a whole copy is left and nobody but the node itself
 //! may notice. It strikes while the node is down: what a node has in memory it does not read.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use node::probe::{self, LiveReplica};
 use node::storage::memory::{Damage, Effects, FaultKind};
 use node::storage::{Engine, Space, keys};
+use node_core::ids::GroupId;
 use serde::{Deserialize, Serialize};
 
 use super::kinds::Kind;
@@ -180,7 +184,37 @@ impl Kind for LostDisk {
 }
 
 fn survey(nodes: &[NodeHost]) -> Atlas {
-    Atlas::survey(nodes.iter().map(|host| (host.label(), host.disk())))
+    let mut atlas = Atlas::survey(nodes.iter().map(|host| (host.label(), host.disk())));
+    atlas.keep_voters(&voters(nodes));
+    atlas
+}
+
+/// Which nodes vote in each group, in all configurations that are in force, as the leaders know
+/// it; nothing of a group that nobody leads.
+fn voters(nodes: &[NodeHost]) -> BTreeMap<GroupId, BTreeSet<u64>> {
+    let live: Vec<(u64, LiveReplica)> = nodes
+        .iter()
+        .flat_map(|host| host.live().into_iter().map(|live| (host.label(), live)))
+        .collect();
+    let mut leaders: BTreeMap<u32, &LiveReplica> = BTreeMap::new();
+    for (_, replica) in live.iter().filter(|(_, replica)| replica.leads) {
+        let known = leaders.entry(replica.group).or_insert(replica);
+        if known.term < replica.term {
+            *known = replica;
+        }
+    }
+    let on_disk = nodes.iter().filter(|host| !host.is_away()).flat_map(|host| {
+        let held = probe::replicas(host.disk()).unwrap_or_default();
+        held.into_iter().map(|held| (host.label(), held.group, held.replica))
+    });
+    let mut voters: BTreeMap<GroupId, BTreeSet<u64>> = BTreeMap::new();
+    for (label, group, replica) in on_disk {
+        let votes = |leader: &&LiveReplica| leader.voters.iter().any(|set| set.contains(&replica));
+        if leaders.get(&group).is_some_and(votes) {
+            voters.entry(GroupId(group)).or_default().insert(label);
+        }
+    }
+    voters
 }
 
 impl Kind for FullDisk {
@@ -247,6 +281,10 @@ fn set_sync_delay(nodes: &[NodeHost], label: u64, ms: u64) {
 
 /// What became of the damage, as the disks saw it. Called at the end of a run.
 pub fn count_effects(counts: &mut FaultCounts, nodes: &[NodeHost]) {
+    for kind in [FaultKind::WriteError, FaultKind::SyncError, FaultKind::Full] {
+        let all = nodes.iter().filter_map(|host| host.disk().effects().get(&kind).copied());
+        counts.count(&format!("{}: answered", kind.name()), all.map(|it| it.met).sum());
+    }
     let kinds =
         [FaultKind::BitRot, FaultKind::CutShort, FaultKind::Misdirected, FaultKind::Unreadable];
     for kind in kinds {

@@ -7,7 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::scene::{Scene, Struck};
-use super::{clients, clocks, disk, leaders, links, partition, pause, power, retention};
+use super::{
+    clients, clocks, disk, failing_disk, leaders, links, membership, partition, pause, power,
+    retention, storm,
+};
 use crate::plan::Draw;
 
 /// A kind of fault.
@@ -106,4 +109,7 @@ kinds! {
     FullDisk: disk::FullDisk, "A disk has less left than its reserve.";
     SlowDisk: disk::SlowDisk, "Syncs of a disk take long.";
     LostDisk: disk::LostDisk, "A node loses all that its disk has.";
+    FailingDisk: failing_disk::FailingDisk, "Writes or syncs of a disk fail.";
+    RetryStorm: storm::RetryStorm, "Clients give up early and send the same again.";
+    Membership: membership::Membership, "An operator changes who belongs to the cluster.";
 }

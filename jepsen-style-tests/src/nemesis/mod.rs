@@ -12,14 +12,17 @@
 mod clients;
 mod clocks;
 mod disk;
+mod failing_disk;
 mod kinds;
 mod leaders;
 mod links;
+mod membership;
 mod partition;
 mod pause;
 mod power;
 mod retention;
 mod scene;
+mod storm;
 mod target;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -31,6 +34,7 @@ use crate::world::World;
 
 pub use disk::count_effects as count_disk_effects;
 pub use kinds::{Fault, FaultPlan, KINDS, Kind, KindEntry};
+pub use membership::pick;
 pub use power::Cut;
 pub use scene::{Carried, FaultCounts, LeaderBoard, Order, Orders, Scene, Struck, add_all};
 pub use target::Target;
@@ -85,7 +89,7 @@ impl Nemesis {
         self.to_come.clear();
         self.take_back(world, None);
         self.look_at_orders();
-        for host in world.nodes() {
+        for host in world.nodes().iter().filter(|host| !host.is_away()) {
             assert!(host.is_up(), "whoever stops a node plans its return");
         }
         for label in stay_dead {
@@ -105,6 +109,7 @@ impl Nemesis {
         let mut scene = Scene {
             world,
             leaders: &self.reach.leaders,
+            orders: &self.reach.orders,
             clients: &self.reach.clients,
             counts: &mut self.counts,
             name,

@@ -19,6 +19,8 @@ const WRITES_LOST: &str = "un-synced writes lost";
 
 /// Effect: a node stopped while entries that it had proposed were not committed.
 const IN_FLIGHT: &str = "leaders stopped with entries in flight";
+/// Effect: a leader stopped while its group had two sets of voters.
+const IN_JOINT: &str = "leaders stopped in a joint configuration";
 
 /// How a power cut goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,8 +142,11 @@ fn cut(scene: &mut Scene<'_>, label: u64, cut: Cut, down_ms: u64) -> usize {
 }
 
 fn count_in_flight(scene: &mut Scene<'_>, label: u64) {
-    let under_way = scene.world.host(label).proposals_in_flight();
+    let host = scene.world.host(label);
+    let under_way = host.proposals_in_flight();
+    let joint = host.live().iter().any(|replica| replica.leads && replica.voters.len() > 1);
     scene.count(IN_FLIGHT, u64::from(under_way > 0));
+    scene.count(IN_JOINT, u64::from(joint));
 }
 
 fn restart_after(scene: &mut Scene<'_>, label: u64, down_ms: u64) {

@@ -30,6 +30,38 @@ pub enum Order {
         /// Label of the node that shall lead.
         to: u64,
     },
+    /// Let a node lead nothing.
+    Drain {
+        /// Its label.
+        node: u64,
+    },
+    /// Let it lead again.
+    Resume {
+        /// Its label.
+        node: u64,
+    },
+    /// Remove a node from the cluster.
+    Remove {
+        /// Its label.
+        node: u64,
+    },
+    /// Take that back.
+    CancelRemoval {
+        /// Its label.
+        node: u64,
+    },
+    /// Move a replica of a partition of the standing topic.
+    MoveReplica {
+        /// Which.
+        partition: u32,
+        /// From whom to whom.
+        choice: u64,
+    },
+    /// Carry out one of the changes that would even the cluster out.
+    Rebalance {
+        /// Which.
+        choice: u64,
+    },
     /// Set `retention.bytes` of the standing topic; -1 is no limit.
     Retention {
         /// How much stays.
@@ -96,6 +128,8 @@ pub struct Scene<'a> {
     pub world: &'a mut World,
     /// Who leads.
     pub leaders: &'a LeaderBoard,
+    /// What a client does for it.
+    pub orders: &'a Orders,
     /// What can be done to clients.
     pub clients: &'a Controls,
     /// Effects to be counted.
@@ -109,6 +143,16 @@ impl Scene<'_> {
     pub fn undo_after(&mut self, ms: u64, undo: impl FnOnce(&mut World) -> String + 'static) {
         let at = self.world.now() + Duration::from_millis(ms);
         self.in_force.0.push((at, self.name, Box::new(undo)));
+    }
+
+    /// Gives an order after so long. What came of it is counted as a strike of this kind.
+    pub fn order_after(&mut self, ms: u64, order: Order) {
+        let (orders, name) = (self.orders.clone(), self.name);
+        self.undo_after(ms, move |_world| {
+            let told = format!("{order:?}");
+            orders.give(name, order);
+            told
+        });
     }
 
     /// Counts an effect, by what it is.

@@ -1,9 +1,11 @@
-//! What a nemesis can do to clients: kill one, or make all of them send more.
+//! What a nemesis can do to clients: kill one, make all of them send more, or some of them lose
+//! their patience.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 /// A client that can be killed: its name, and what kills it.
@@ -14,10 +16,42 @@ type Mortal = (String, Rc<Notify>);
 pub struct Controls {
     /// How many faults want a rush.
     rushes: Rc<Cell<u32>>,
+    storm: Rc<Cell<Option<Storm>>>,
+    /// Batches that were sent again in a storm.
+    retries: Rc<Cell<u64>>,
     mortals: Rc<RefCell<Vec<Mortal>>>,
 }
 
+/// How impatient clients behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storm {
+    /// They wait so long for an answer.
+    pub patience_ms: u64,
+    /// Their batches have numbers.
+    pub numbered: bool,
+}
+
 impl Controls {
+    /// How impatient clients behave now, if there is a storm.
+    pub fn storm(&self) -> Option<Storm> {
+        self.storm.get()
+    }
+
+    /// A storm begins or ends.
+    pub fn set_storm(&self, storm: Option<Storm>) {
+        self.storm.set(storm);
+    }
+
+    /// A batch is sent again.
+    pub fn count_retry(&self) {
+        self.retries.set(self.retries.get() + 1);
+    }
+
+    /// Batches that were sent again in storms.
+    pub fn retries(&self) -> u64 {
+        self.retries.get()
+    }
+
     /// From now on clients send more.
     pub fn begin_rush(&self) {
         self.rushes.set(self.rushes.get() + 1);

@@ -11,6 +11,7 @@ pub mod orders;
 pub mod produce;
 pub mod read;
 mod send;
+pub mod storm;
 pub mod topics;
 
 use std::cell::Cell;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::history::{Answer, Call, Failure, Recorder};
-pub use controls::Controls;
+pub use controls::{Controls, Storm};
 
 /// The standing topic of a run.
 pub const TOPIC: &str = "events";

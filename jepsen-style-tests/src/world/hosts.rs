@@ -1,17 +1,18 @@
 //! The hosts of nodes: real node code on a simulated disk, which outlives it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
+use node::Node;
 use node::config::NodeConfig;
 use node::env::{Disk, Env};
 use node::http::Readiness;
 use node::metrics::Metrics;
+use node::probe::LiveReplica;
 use node::storage::Space;
 use node::storage::memory::MemoryEngine;
-use node::{Node, StartError};
 use tokio::sync::watch;
 use turmoil::Sim;
 use xxhash_rust::xxh3::Xxh3;
@@ -42,6 +43,22 @@ pub struct NodeHost {
     running: Rc<RefCell<Weak<Node>>>,
     up: bool,
     lost: bool,
+    /// It belongs to no cluster: it was never started, or it was removed.
+    away: bool,
+    /// Its node ended because it was removed from the cluster.
+    left: Rc<Cell<bool>>,
+    /// Its disk may fail, and its node end because of that.
+    disk_fails: Rc<Cell<bool>>,
+    /// Its node ended because of its disk, and nobody has stopped the host yet.
+    falls_now: Rc<Cell<bool>>,
+    /// The same, and it is down.
+    fallen: bool,
+    falls: u64,
+    /// How often it became a member while the cluster ran, and was removed again.
+    comings: u64,
+    goings: u64,
+    /// It was started to join, and is not a member yet.
+    joins: bool,
     /// Keeps others from hearing of its end, while it is down silently.
     pub(super) silence: Option<BarrierId>,
 }
@@ -70,11 +87,17 @@ impl NodeHost {
         let metrics: Rc<RefCell<Vec<Metrics>>> = Rc::default();
         let (label, kept, recorder) = (plan.label, metrics.clone(), recorder.clone());
         let running: Rc<RefCell<Weak<Node>>> = Rc::default();
-        let seat = running.clone();
+        let ends = Ends::default();
+        let (seat, kept_ends) = (running.clone(), ends.clone());
         sim.host(name.as_str(), move || {
             let counted = Metrics::new();
             kept.borrow_mut().push(counted.clone());
-            let node = run(starts_with.borrow().clone(), env.clone(), counted, seat.clone());
+            let node = run(
+                starts_with.borrow().clone(),
+                env.clone(),
+                counted,
+                (seat.clone(), kept_ends.clone()),
+            );
             let recorder = recorder.clone();
             // In the task: outside of it there is no simulated time.
             async move {
@@ -92,6 +115,15 @@ impl NodeHost {
             running,
             up: true,
             lost: false,
+            away: false,
+            disk_fails: ends.disk_fails,
+            falls_now: ends.falls,
+            fallen: false,
+            falls: 0,
+            left: ends.left,
+            comings: 0,
+            goings: 0,
+            joins: false,
             silence: None,
         }
     }
@@ -121,6 +153,49 @@ impl NodeHost {
         self.lost
     }
 
+    /// Whether it belongs to no cluster: it was never started, or it was removed.
+    pub fn is_away(&self) -> bool {
+        self.away
+    }
+
+    /// Whether its disk may fail.
+    pub fn disk_fails(&self) -> bool {
+        self.disk_fails.get()
+    }
+
+    pub(super) fn set_disk_fails(&self, fails: bool) {
+        self.disk_fails.set(fails);
+    }
+
+    /// Whether its node ended because of its disk, and was not started since.
+    pub fn has_fallen(&self) -> bool {
+        self.fallen
+    }
+
+    /// How often its node ended because of its disk.
+    pub fn falls(&self) -> u64 {
+        self.falls
+    }
+
+    /// Stops the host of a node that ended because of its disk.
+    pub(super) fn pick_up(&mut self, sim: &mut Sim<'static>) {
+        if self.falls_now.take() && self.up {
+            self.kill(sim);
+            self.fallen = true;
+            self.falls += 1;
+        }
+    }
+
+    /// How often it became a member while the cluster ran.
+    pub fn comings(&self) -> u64 {
+        self.comings
+    }
+
+    /// How often it was removed from the cluster and ended.
+    pub fn goings(&self) -> u64 {
+        self.goings
+    }
+
     /// Its disk.
     pub fn disk(&self) -> &MemoryEngine {
         &self.disk
@@ -131,10 +206,15 @@ impl NodeHost {
         &self.clock
     }
 
+    /// What each replica that is open on it says of itself.
+    pub fn live(&self) -> Vec<LiveReplica> {
+        let node = self.running.borrow().upgrade();
+        node.map(|node| node.probe()).unwrap_or_default()
+    }
+
     /// What consensus looks like on it at this moment.
     pub(super) fn look(&self) -> NodeLook<'_> {
-        let node = self.running.borrow().upgrade();
-        let live = node.map(|node| node.probe()).unwrap_or_default();
+        let live = self.live();
         let run = u64::try_from(self.metrics.borrow().len()).expect("a usize fits");
         NodeLook { node: self.label, run, live, disk: &self.disk }
     }
@@ -165,12 +245,50 @@ impl NodeHost {
     }
 
     /// Stops the node without a word and empties its disk. When it starts again it asks the others
-    /// to take it in.
-    pub(super) fn lose_disk(&mut self, sim: &mut Sim<'static>) {
+    /// to take it in: nodes 1 to `nodes`.
+    pub(super) fn lose_disk(&mut self, sim: &mut Sim<'static>, nodes: u64) {
         self.stop(sim);
         self.disk.wipe();
         self.lost = true;
-        let others = (1..=FOUNDERS).filter(|label| *label != self.label);
+        self.joins_at(nodes);
+    }
+
+    /// Never starts until it is to join.
+    pub(super) fn stay_away(&mut self, sim: &mut Sim<'static>) {
+        self.stop(sim);
+        self.away = true;
+    }
+
+    /// Ends the host of a node that was removed from its cluster. Answers whether it was.
+    pub(super) fn see_off(&mut self, sim: &mut Sim<'static>) -> bool {
+        let left = self.left.take() && self.up;
+        if left {
+            self.kill(sim);
+            self.away = true;
+            self.goings += 1;
+        }
+        left
+    }
+
+    /// Starts a node that is away, with an empty disk: it asks nodes 1 to `nodes` to take it in.
+    pub(super) fn come(&mut self, sim: &mut Sim<'static>, nodes: u64) {
+        assert!(self.away, "only a node that is away can come");
+        self.disk.wipe();
+        self.joins_at(nodes);
+        (self.away, self.joins) = (false, true);
+        self.restart(sim);
+    }
+
+    /// Counts it once it is a member.
+    pub(super) fn note_joined(&mut self) {
+        if self.joins && !self.live().is_empty() {
+            self.joins = false;
+            self.comings += 1;
+        }
+    }
+
+    fn joins_at(&self, nodes: u64) {
+        let others = (1..=nodes).filter(|label| *label != self.label);
         self.config.borrow_mut().join = others.map(address).collect();
     }
 
@@ -184,7 +302,7 @@ impl NodeHost {
     pub(super) fn restart(&mut self, sim: &mut Sim<'static>) {
         assert!(!self.up, "only a node that is down can be started");
         sim.bounce(self.name.as_str());
-        self.up = true;
+        (self.up, self.fallen) = (true, false);
     }
 
     /// A hash of all keys and values on its disk.
@@ -218,20 +336,49 @@ fn config(label: u64, name: &str) -> NodeConfig {
     config
 }
 
-/// What a host runs. Its end is the end of the run: nothing in this world stops a node but a crash.
+/// How the node of a host may end without that being the end of the run. Clones share it.
+#[derive(Clone, Default)]
+struct Ends {
+    /// It may end because of its disk.
+    disk_fails: Rc<Cell<bool>>,
+    /// It did.
+    falls: Rc<Cell<bool>>,
+    /// It was removed from its cluster.
+    left: Rc<Cell<bool>>,
+}
+
+impl Ends {
+    /// The end of a node for this reason, until the world has seen it; an error where it is none
+    /// that may be.
+    async fn meet(&self, label: u64, was_removed: bool, reason: String) -> turmoil::Result {
+        let end = match (was_removed, self.disk_fails.get()) {
+            (true, _) => &self.left,
+            (false, true) => &self.falls,
+            (false, false) => return Err(format!("node {label}: {reason}").into()),
+        };
+        tracing::info!(label, reason, "the node has ended as it may; its host ends it");
+        end.set(true);
+        std::future::pending().await
+    }
+}
+
+/// What a host runs. Its end is the end of the run: nothing in this world stops a node but a crash,
+/// its disk, and that it was removed from its cluster.
 async fn run(
     config: NodeConfig,
     env: Env,
     metrics: Metrics,
-    seat: Rc<RefCell<Weak<Node>>>,
+    (seat, ends): (Rc<RefCell<Weak<Node>>>, Ends),
 ) -> turmoil::Result {
     let label = config.node_id;
     tracing::info!(label, clock_ms = env.clock.now_ms(), "the host starts its node");
     let readiness = watch::Sender::new(Readiness::NotReady("starting".into()));
     let started = Node::start(config, env, metrics, readiness).await;
-    let node = started.map_err(|error: StartError| format!("node {label}: {error}"))?;
-    let node = Rc::new(node);
+    let node = match started {
+        Ok(node) => Rc::new(node),
+        Err(error) => return ends.meet(label, false, error.to_string()).await,
+    };
     seat.replace(Rc::downgrade(&node));
     let reason = node.failed().await;
-    Err(format!("node {label}: {reason}").into())
+    ends.meet(label, node.was_removed(), reason).await
 }

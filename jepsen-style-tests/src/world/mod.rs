@@ -13,9 +13,11 @@ mod links;
 mod net;
 mod panics;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Duration;
 
 use node::env::Clock as _;
@@ -24,6 +26,7 @@ use turmoil::Sim;
 
 use crate::checkers::raft_safety::RaftWatch;
 use crate::history::Recorder;
+use crate::log_lines::LineNotes;
 use crate::nemesis::Cut;
 use crate::plan::Plan;
 use crate::trace::Trace;
@@ -52,6 +55,19 @@ pub struct World {
     latency_max: Duration,
     raft: RaftWatch,
     looks_next: Duration,
+    census: Census,
+    notes: LineNotes,
+}
+
+/// Labels of the nodes that run and are not away, as the world last saw it. Clones share it.
+#[derive(Clone, Default)]
+pub struct Census(Rc<RefCell<BTreeSet<u64>>>);
+
+impl Census {
+    /// The labels.
+    pub fn labels(&self) -> BTreeSet<u64> {
+        self.0.borrow().clone()
+    }
 }
 
 /// A node that stands still.
@@ -84,6 +100,12 @@ impl World {
             links.add(host.name());
             nodes.push(host);
         }
+        for node in &plan.spares {
+            let mut host = NodeHost::start(&mut sim, node, &trace, recorder);
+            links.add(host.name());
+            host.stay_away(&mut sim);
+            nodes.push(host);
+        }
         let latency_max = Duration::from_millis(plan.latency_max_ms);
         Self {
             sim,
@@ -95,6 +117,8 @@ impl World {
             latency_max,
             raft: RaftWatch::default(),
             looks_next: Duration::ZERO,
+            census: Census::default(),
+            notes: recorder.notes().clone(),
         }
     }
 
@@ -125,7 +149,8 @@ impl World {
 
     /// "host:port" of the nodes that form the cluster. Others join it.
     pub fn founders(&self) -> Vec<String> {
-        let founders = self.nodes.iter().filter(|host| host.label() <= hosts::FOUNDERS);
+        let inside = self.nodes.iter().filter(|host| !host.is_away());
+        let founders = inside.filter(|host| host.label() <= hosts::FOUNDERS);
         founders.map(NodeHost::address).collect()
     }
 
@@ -143,7 +168,13 @@ impl World {
         let stepped = catch_unwind(AssertUnwindSafe(|| sim.step()));
         self.trace.set_outside_now(self.sim.elapsed());
         match stepped {
-            Ok(Ok(ended)) => self.look().map(|()| ended),
+            Ok(Ok(ended)) => {
+                for host in &mut self.nodes {
+                    host.see_off(&mut self.sim);
+                    host.pick_up(&mut self.sim);
+                }
+                self.look().map(|()| ended)
+            }
             Ok(Err(error)) => Err(Violation::NodeStopped { reason: error.to_string() }),
             Err(_) => Err(Violation::Panicked { what: panics::first() }),
         }
@@ -155,8 +186,17 @@ impl World {
             return Ok(());
         }
         self.looks_next = self.sim.elapsed() + LOOKS_EVERY;
+        self.take_census();
         let looks: Vec<_> = self.nodes.iter().map(NodeHost::look).collect();
         self.raft.look(&looks).map_err(Violation::Raft)
+    }
+
+    fn take_census(&mut self) {
+        for host in &mut self.nodes {
+            host.note_joined();
+        }
+        let running = self.nodes.iter().filter(|host| host.is_up() && !host.is_away());
+        self.census.0.replace(running.map(NodeHost::label).collect());
     }
 
     /// From now on Raft's promises are not looked at any more.
@@ -212,8 +252,33 @@ impl World {
     /// Ends the process of a node that is up and empties its disk.
     pub fn lose_disk(&mut self, label: u64) {
         let index = self.index(label);
-        self.nodes[index].lose_disk(&mut self.sim);
+        let nodes = self.labels_end();
+        self.nodes[index].lose_disk(&mut self.sim, nodes);
         self.raft.disk_lost(label);
+    }
+
+    /// Starts a node that is away, with an empty disk: it joins.
+    pub fn take_in(&mut self, label: u64) {
+        let (index, nodes) = (self.index(label), self.labels_end());
+        self.raft.disk_lost(label);
+        self.nodes[index].come(&mut self.sim, nodes);
+    }
+
+    /// A node's disk fails from now on, or not any more: it may end because of that, and say so.
+    pub fn set_disk_fails(&mut self, label: u64, fails: bool) {
+        let index = self.index(label);
+        self.nodes[index].set_disk_fails(fails);
+        self.notes.excuse(self.nodes[index].name(), fails);
+    }
+
+    /// Labels of the nodes that run and are not away. What it shows is kept up to date.
+    pub fn census(&self) -> Census {
+        self.census.clone()
+    }
+
+    /// Nodes are labelled 1 to this.
+    fn labels_end(&self) -> u64 {
+        self.nodes.last().map_or(0, NodeHost::label)
     }
 
     /// Starts a node that is down.

@@ -175,6 +175,11 @@ impl Liveness {
         *lock(&self.aside) = aside;
     }
 
+    /// Another node said that this one was removed from the cluster.
+    pub(crate) fn is_removed(&self) -> bool {
+        *self.removed.borrow()
+    }
+
     /// Resolves when another node says that this one was removed from the cluster.
     pub(crate) async fn was_removed(&self) {
         if self.removed.subscribe().wait_for(|removed| *removed).await.is_err() {

@@ -338,7 +338,12 @@ impl Member {
                 let node = ReplicaNode { uuid: placed.node.0, address: node.address.to_string() };
                 raft.add_learner(placed.id, node).await
             }
-            Step::SetVoters { voters, retain } => raft.set_voters(voters, retain).await,
+            Step::SetVoters { voters, retain } => {
+                let named = format!("{voters:?}");
+                raft.set_voters(voters, retain).await.inspect(|()| {
+                    tracing::info!(%group, voters = named, "the voters of a group were changed");
+                })
+            }
             Step::HandOver => {
                 if let Some(to) = self.staying_leader(&metadata, replica) {
                     self.hand_over_group(replica, to).await;

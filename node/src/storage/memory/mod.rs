@@ -126,6 +126,12 @@ impl MemoryEngine {
         self.disk().plan.fail_next_sync = Some(fault);
     }
 
+    /// Writes and syncs that should have failed do not.
+    pub fn forget_faults(&self) {
+        let plan = &mut self.disk().plan;
+        (plan.fail_next_write, plan.fail_next_sync) = (None, None);
+    }
+
     /// The next `count` reads that have anything to read answer that their block is damaged.
     pub fn fail_next_reads(&self, count: u32) {
         self.disk().plan.fail_reads = count;
