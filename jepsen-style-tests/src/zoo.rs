@@ -106,7 +106,7 @@ specimens! {
     AckBeforeSync: "durable", ["acked_appends_survive"], Seeds("power-cut-all"), true;
     AckBeforeQuorum: "durable", ["acked_appends_survive", "one_value_per_offset"],
         Seeds("crash,isolate-leader"), true;
-    EntriesNotSynced: "durable", ["acked_appends_survive"], Seeds("power-cut-all"), true;
+    EntriesNotSynced: "durable", ["acked_appends_survive"], Seeds("power-cut-all,slow-disk"), true;
     VoteNotAwaited: "consensus", ["raft_safety"], Seeds("power-cut,isolate-leader"), true;
     VoteNotSynced: "consensus", ["raft_safety"], Seeds("power-cut,isolate-leader"), true;
     ReadWithoutQuorum: "linearizable", ["linearizable_reads"], Seeds("isolate-leader"), true;
@@ -119,7 +119,7 @@ specimens! {
     PurgedBeforeInstalled: "recovers", [CUTS], Cuts, true;
     HeadBeforeRows: "durable", [CUTS], Cuts, true;
     CheckpointWithoutProducers: "once", ["replicas_agree", "one_value_per_offset"],
-        Seeds("retention,isolate-leader,crash"), false;
+        Seeds("retention,isolate-leader,crash"), true;
     RetryCheckedEarly: "once", ["one_value_per_offset"], Seeds("crash,isolate-leader"), true;
     EpochIgnored: "once", ["retries_are_written_once", "one_value_per_offset"],
         Seeds("none"), true;
@@ -147,9 +147,9 @@ specimens! {
     OffsetsOverwritten: "group offsets",
         ["group_offsets_never_fall", "group_offsets_are_a_register"], Seeds("none"), true;
     IndexCutTooFar: "ordered", ["serves_after_healing", "offsets_are_dense"],
-        Seeds("retention"), true;
+        Seeds("retention"), false;
     OffsetsWithinEntry: "ordered", ["reads_return_what_was_sent", "one_value_per_offset"],
-        Seeds("slow-disk,overload"), true;
+        Seeds("slow-disk,overload"), false;
 }
 
 #[cfg(test)]
