@@ -23,6 +23,9 @@
 //! - Seed 3005, `plans/deleted-replica-made-again.json`: a node that started made a deleted replica
 //!   again, by old metadata. In package `node`,
 //!   `a_replica_that_was_deleted_is_not_made_again_by_what_a_node_knew_before`.
+//! - Seed 7300, `plans/late-answer-proves-too-much.json`: an answer that was on its way for seconds
+//!   counted as one to an append that had just been sent, and proved its leader's leadership.
+//!   `what_is_sent_behind_an_unanswered_request_counts_as_sent_with_it` (package `node`).
 
 use std::fs;
 use std::path::Path;

@@ -4,7 +4,8 @@
 //! ask of it, `handover` passes a leadership on under load, `rounds` lets readers share a question.
 //! Behind it: `log_store` (entries and votes through the one log writer), `machine` (what applies
 //! entries), `network` (the way to the other replicas), `wire` (sent and stored forms), `runtime`
-//! (tokio, with the environment's randomness), `types` (the one type configuration).
+//! (tokio, with the environment's randomness), `types` (the one type configuration), `unanswered`
+//! (when a pipelined append counts as sent).
 
 mod group;
 mod handover;
@@ -21,6 +22,7 @@ mod runtime;
 mod serve;
 mod tail;
 mod types;
+mod unanswered;
 mod wire;
 
 pub(crate) use group::{Brief, GroupStatus, Place, RaftFailure, RaftGroup, Role};

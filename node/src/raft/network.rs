@@ -22,6 +22,7 @@ use quipu_proto::peer::v1 as pb;
 use uuid::Uuid;
 
 use super::types::{ReplicaNode, Snapshot, Types, Vote};
+use super::unanswered::Unanswered;
 use super::wire::{self, Malformed};
 use crate::limits;
 use crate::metrics::Metrics;
@@ -138,7 +139,7 @@ impl RaftNetworkV2<Types> for Route {
 
     fn stream_append<'s, S>(
         &'s mut self,
-        mut input: S,
+        input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<AppendAnswers<'s>, RpcError>>
     where
@@ -147,6 +148,8 @@ impl RaftNetworkV2<Types> for Route {
         async move {
             // BEFORE connecting: openraft's back-off waits inside `input`, so a connection opened
             // first would never be backed off.
+            let unanswered = Unanswered::default();
+            let mut input = unanswered.requests(input);
             let Some(first) = input.next().await else {
                 return Ok(futures::stream::empty().boxed());
             };
@@ -168,7 +171,7 @@ impl RaftNetworkV2<Types> for Route {
             let answers = answers.map(|answer| Ok(wire::append_result_from_pb(answer?)?));
             #[cfg(quipu_zoo)]
             let answers = answers.map(move |answer| answer.map(|answer| sent.count(answer)));
-            Ok(answers.boxed())
+            Ok(unanswered.answers(answers.boxed()).boxed())
         }
         .boxed()
     }

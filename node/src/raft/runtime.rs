@@ -1,9 +1,12 @@
 //! The async runtime that openraft runs on: tokio's, with randomness from [`crate::env`].
 //!
 //! Seeded on a simulation's thread, entropy elsewhere: one type for both, so that what is simulated
-//! is what is shipped. openraft's own seeded runtime panics outside its scope.
+//! is what is shipped. openraft's own seeded runtime panics outside its scope. Its clock can be
+//! told to stand where something must count as older than it is (see `unanswered`).
 
+use std::cell::Cell;
 use std::future::Future;
+use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::time::Duration;
 
 use openraft::type_config::AsyncRuntime;
@@ -11,6 +14,74 @@ use openraft_rt::OptionalSend;
 use openraft_rt_tokio::TokioRuntime;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+
+thread_local! {
+    /// What the clock says while it stands.
+    static STANDS_AT: Cell<Option<Moment>> = const { Cell::new(None) };
+}
+
+/// A moment of tokio's clock, by which openraft goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(TokioMoment);
+
+type TokioMoment = <TokioRuntime as AsyncRuntime>::Instant;
+
+/// Lets openraft's clock stand at `moment` on this thread while `run` runs; without one it goes on
+/// as it does.
+pub(super) fn counting_as<T>(moment: Option<Moment>, run: impl FnOnce() -> T) -> T {
+    struct Goes(Option<Moment>);
+    impl Drop for Goes {
+        fn drop(&mut self) {
+            STANDS_AT.set(self.0);
+        }
+    }
+    let before = STANDS_AT.get();
+    let _goes = Goes(before);
+    STANDS_AT.set(moment.or(before));
+    run()
+}
+
+impl openraft::Instant for Moment {
+    fn now() -> Self {
+        STANDS_AT.get().unwrap_or_else(|| Self(TokioMoment::now()))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0 + duration)
+    }
+}
+
+impl AddAssign<Duration> for Moment {
+    fn add_assign(&mut self, duration: Duration) {
+        self.0 += duration;
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0 - duration)
+    }
+}
+
+impl SubAssign<Duration> for Moment {
+    fn sub_assign(&mut self, duration: Duration) {
+        self.0 -= duration;
+    }
+}
+
+impl Sub for Moment {
+    type Output = Duration;
+
+    fn sub(self, earlier: Self) -> Duration {
+        self.0 - earlier.0
+    }
+}
 
 /// Tokio with randomness from the node's environment.
 #[derive(Debug)]
@@ -20,7 +91,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
     type Sleep = <TokioRuntime as AsyncRuntime>::Sleep;
-    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type Instant = Moment;
     type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> =
         <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
@@ -41,7 +112,7 @@ impl AsyncRuntime for Runtime {
         TokioRuntime::sleep(duration)
     }
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
+        TokioRuntime::sleep_until(deadline.0)
     }
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
         duration: Duration,
@@ -53,7 +124,7 @@ impl AsyncRuntime for Runtime {
         deadline: Self::Instant,
         future: F,
     ) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout_at(deadline, future)
+        TokioRuntime::timeout_at(deadline.0, future)
     }
     fn is_panic(join_error: &Self::JoinError) -> bool {
         TokioRuntime::is_panic(join_error)
