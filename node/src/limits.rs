@@ -106,8 +106,8 @@ pub const FETCH_BYTES_DEFAULT: usize = 1 << 20;
 pub const FETCH_BYTES_MAX: usize = 8 << 20;
 /// Longest time that a fetch may wait for data. Below what proxies call a dead connection.
 pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(30);
-/// A fetch that waits makes sure so often that its level's condition still holds, and that this node
-/// still leads if it did.
+/// A fetch that waits makes sure so often that its level's condition still holds, and that this
+/// node still leads if it did.
 pub const FETCH_LOOK: Duration = Duration::from_secs(1);
 /// Group offsets in one commit: a member of a group over 1,000 partitions commits them all.
 pub const GROUP_OFFSETS_PER_COMMIT_MAX: usize = 1_000;

@@ -15,8 +15,8 @@ pub struct ConsumerConfig {
     pub prefetch_bytes: u32,
     /// At most so many bytes in one fetch, but always at least one batch. Default: 1 MiB.
     pub fetch_bytes: u32,
-    /// Longest wait of a fetch for records to come. While none do it is doubled, up to 5 s. Default:
-    /// 500 ms.
+    /// Longest wait of a fetch for records to come. While none do it is doubled, up to 5 s.
+    /// Default: 500 ms.
     pub max_wait: Duration,
     /// What to do when a partition does not hold the next offset. Default: stop with an error.
     pub out_of_range: OutOfRange,

@@ -1,8 +1,9 @@
 //! Reads one partition ahead: one fetch after the other, from node to node as leadership moves.
 //!
-//! A fetch waits at the node for records to come, longer and longer while none do: an idle partition
-//! costs a call in five seconds, and a leader that hangs while records flow is found out soon. Retries inside one fetch are the client's; here is decided what the end of them means
-//! for the partition.
+//! A fetch waits at the node for records to come, longer and longer while none do: an idle
+//! partition costs a call in five seconds, and a leader that hangs while records flow is found out
+//! soon. Retries inside one fetch are the client's; here is decided what the end of them means for
+//! the partition.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use crate::consumer::slot::{Share, Slot};
 use crate::error::ReadError;
 use crate::read::{FetchOptions, Position};
 
-/// Longest wait at an idle partition, unless the configured one is longer. A call in so many seconds
-/// is what it costs. Of a connection that hangs its keep-alive tells.
+/// Longest wait at an idle partition, unless the configured one is longer. A call in so many
+/// seconds is what it costs. Of a connection that hangs its keep-alive tells.
 const IDLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The fetcher of one slot.

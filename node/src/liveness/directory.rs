@@ -59,8 +59,8 @@ impl Directory {
         Some(Claimed { place, term, commit, parked })
     }
 
-    /// The term in which a group's leader was lost for certain: its process has ended, and a new one
-    /// leads nothing of what the old one led.
+    /// The term in which a group's leader was lost for certain: its process has ended, and a new
+    /// one leads nothing of what the old one led.
     pub(super) fn abandoned(&self, group: GroupId) -> Option<u64> {
         self.abandoned.get(&group).copied()
     }

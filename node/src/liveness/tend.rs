@@ -2,8 +2,8 @@
 //! over from leaders that are dead.
 //!
 //! A take-over goes past the dead leader's lease, so it asks for a majority's opinion first: with a
-//! broken link between two of three nodes, the third decides whether anybody is dead. A leader whose
-//! node was started again is gone for certain, and nobody is asked.
+//! broken link between two of three nodes, the third decides whether anybody is dead. A leader
+//! whose node was started again is gone for certain, and nobody is asked.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
