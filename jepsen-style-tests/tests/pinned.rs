@@ -26,6 +26,8 @@
 //! - Seed 7300, `plans/late-answer-proves-too-much.json`: an answer that was on its way for seconds
 //!   counted as one to an append that had just been sent, and proved its leader's leadership.
 //!   `what_is_sent_behind_an_unanswered_request_counts_as_sent_with_it` (package `node`).
+//! - Seed 30044, `plans/stream-behind-the-purged-log.json`: a stream of entries read for ever where
+//!   the log was purged. `a_stream_whose_entries_are_purged_ends_for_that` (package `node`).
 
 use std::fs;
 use std::path::Path;

@@ -244,7 +244,7 @@ impl GroupLog {
         Ok(entries)
     }
 
-    pub(super) fn is_purged(&self, index: u64) -> bool {
+    pub(in crate::raft) fn is_purged(&self, index: u64) -> bool {
         self.lock().purged.is_some_and(|purged| index <= purged.index())
     }
 

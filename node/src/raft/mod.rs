@@ -7,6 +7,7 @@
 //! (tokio, with the environment's randomness), `types` (the one type configuration), `unanswered`
 //! (when a pipelined append counts as sent).
 
+mod fallen;
 mod group;
 mod handover;
 mod log_store;

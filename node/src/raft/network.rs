@@ -21,6 +21,8 @@ use openraft::raft::{
 use quipu_proto::peer::v1 as pb;
 use uuid::Uuid;
 
+use super::fallen::Fallen;
+use super::log_store::GroupLog;
 use super::types::{ReplicaNode, Snapshot, Types, Vote};
 use super::unanswered::Unanswered;
 use super::wire::{self, Malformed};
@@ -36,6 +38,7 @@ pub(super) struct Network {
     pub(super) cluster_id: Uuid,
     pub(super) group: GroupId,
     pub(super) peers: Arc<Peers>,
+    pub(super) log: Arc<GroupLog>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -47,6 +50,7 @@ pub(super) struct Route {
     /// Where the node was when it became a member.
     address: String,
     purpose: Purpose,
+    log: Arc<GroupLog>,
     metrics: Arc<Metrics>,
 }
 
@@ -64,6 +68,7 @@ impl Network {
             node: NodeUuid(node.uuid),
             address: node.address.clone(),
             purpose,
+            log: self.log.clone(),
             metrics: self.metrics.clone(),
         }
     }
@@ -80,6 +85,11 @@ impl RaftNetworkFactory<Types> for Network {
         self.route(target, node, Purpose::Heartbeats)
     }
 }
+
+/// What a replica lacks is purged here.
+#[derive(Debug, thiserror::Error)]
+#[error("the entries that it lacks are purged here: it needs a snapshot")]
+struct Behind;
 
 fn unreachable(error: impl std::error::Error + 'static) -> RpcError {
     RPCError::Unreachable(Unreachable::new(&error))
@@ -157,8 +167,9 @@ impl RaftNetworkV2<Types> for Route {
                 let answer = self.heartbeat(&first, option.hard_ttl()).await;
                 return Ok(futures::stream::iter([answer]).boxed());
             }
-            let target = self.target.clone();
+            let (target, log, fallen) = (self.target.clone(), self.log.clone(), Fallen::default());
             let requests = futures::stream::iter([first]).chain(input);
+            let requests = fallen.clone().watch(requests, move |index| log.is_purged(index));
             #[cfg(quipu_zoo)]
             let sent = super::planted::Sent::default();
             #[cfg(quipu_zoo)]
@@ -171,7 +182,9 @@ impl RaftNetworkV2<Types> for Route {
             let answers = answers.map(|answer| Ok(wire::append_result_from_pb(answer?)?));
             #[cfg(quipu_zoo)]
             let answers = answers.map(move |answer| answer.map(|answer| sent.count(answer)));
-            Ok(unanswered.answers(answers.boxed()).boxed())
+            let answers = unanswered.answers(answers.boxed());
+            let behind = move || fallen.is_so().then(|| Err(unreachable(Behind)));
+            Ok(answers.chain(futures::stream::iter(std::iter::once_with(behind).flatten())).boxed())
         }
         .boxed()
     }

@@ -114,6 +114,7 @@ async fn open(
         cluster_id: context.cluster_id,
         group,
         peers: context.peers.clone(),
+        log: log.clone(),
         metrics: context.metrics.clone(),
     };
     // Openraft's lease is the greatest election time-out, twice this.
