@@ -241,6 +241,8 @@ const _: () = assert!(CONNECT_AGAIN_IN_LINE.as_millis() < BEAT_RETRY.as_millis()
 pub const LAG_MOMENTS_MAX: usize = 32;
 /// A lag beyond this is told as not known. A bounded read that would allow it asks the leader.
 pub const LAG_TOLD_MAX: Duration = Duration::from_secs(10);
+/// Nodes remembered that ask this one though it does not know them.
+pub const STRANGERS_MAX: usize = 64;
 /// Nodes named as unreachable in one beat.
 pub const UNREACHABLE_MAX: usize = 64;
 /// How often the groups are looked after.

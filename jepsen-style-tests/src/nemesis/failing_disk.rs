@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use node::storage::Engine as _;
-use node::storage::memory::{MemoryEngine, MemoryFault};
+use node::storage::memory::{FaultKind, MemoryEngine, MemoryFault};
 use serde::{Deserialize, Serialize};
 
 use super::kinds::Kind;
@@ -77,9 +77,18 @@ impl Kind for FailingDisk {
                 scene.undo_after(at_ms, move |world| start_again(world, label, Some(trouble)));
             }
         }
+        let before = refusals(scene.world.host(label).disk());
         scene.undo_after(self.lasts_ms, move |world| {
-            world.host(label).disk().forget_faults();
-            world.host(label).disk().set_capacity(Some(u64::MAX));
+            let disk = world.host(label).disk();
+            disk.forget_faults();
+            disk.set_capacity(Some(u64::MAX));
+            // Refused a moment ago, it has perhaps not ended yet.
+            if refusals(disk) > before && world.host(label).is_up() {
+                world.kill(label);
+                world.set_disk_fails(label, false);
+                world.restart(label);
+                return format!("node {label} is started again on a disk that is well");
+            }
             world.set_disk_fails(label, false);
             start_again(world, label, None)
         });
@@ -99,6 +108,13 @@ impl Trouble {
             }
         }
     }
+}
+
+/// Operations that the disk answered with an error.
+fn refusals(disk: &MemoryEngine) -> u64 {
+    let kinds = [FaultKind::WriteError, FaultKind::SyncError, FaultKind::Full];
+    let effects = disk.effects();
+    kinds.iter().filter_map(|kind| effects.get(kind)).map(|seen| seen.met).sum()
 }
 
 /// Starts a node that ended because of its disk.

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::directory::Word;
 use super::{Liveness, Watched, lock};
+use crate::config::Address;
 use crate::limits;
 use crate::peer::PeerError;
 
@@ -244,11 +245,23 @@ impl Liveness {
                 None => {}
             }
         }
-        if let Some(peer) = watched.get_mut(&node) {
-            peer.unreachable = unreachable;
-            if peer.was_dead {
-                peer.beat_now.notify_one();
-            }
+        let Some(peer) = watched.get_mut(&node) else {
+            drop(watched);
+            return self.note_stranger(node, &request.address);
+        };
+        peer.unreachable = unreachable;
+        if peer.was_dead {
+            peer.beat_now.notify_one();
+        }
+    }
+}
+
+impl Liveness {
+    fn note_stranger(&self, node: NodeUuid, address: &str) {
+        let mut strangers = lock(&self.strangers);
+        let has_room = strangers.len() < limits::STRANGERS_MAX || strangers.contains_key(&node);
+        if has_room && node != self.me && address.parse::<Address>().is_ok() {
+            strangers.insert(node, address.to_owned());
         }
     }
 }
@@ -342,6 +355,29 @@ mod tests {
         assert_eq!(is_low(), (false, false));
         liveness.hear(OTHER, Instant::now(), &says(true));
         assert_eq!(is_low(), (true, true), "back, it has its say again");
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_and_is_not_watched_is_known_by_where_it_says_it_is() {
+        let liveness = watching(Arc::new(Hanging::default()));
+        let asks = |node: u128, address: &str| pb::BeatRequest {
+            from_node: Bytes::copy_from_slice(Uuid::from_u128(node).as_bytes()),
+            address: address.to_owned(),
+            ..pb::BeatRequest::default()
+        };
+        liveness.answer(&asks(2, "watched:1"));
+        liveness.answer(&asks(1, "itself:1"));
+        liveness.answer(&asks(3, "no address"));
+        liveness.answer(&asks(4, "four:9400"));
+        for node in 5..500 {
+            liveness.answer(&asks(node, "many:9400"));
+        }
+        liveness.answer(&asks(4, "moved:9400"));
+        let strangers = liveness.strangers();
+        assert_eq!(strangers.len(), limits::STRANGERS_MAX);
+        let four = strangers.get(&NodeUuid(Uuid::from_u128(4))).map(String::as_str);
+        assert_eq!(four, Some("moved:9400"));
+        assert!((1..=3).all(|node| !strangers.contains_key(&NodeUuid(Uuid::from_u128(node)))));
     }
 
     #[tokio::test]

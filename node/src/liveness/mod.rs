@@ -47,6 +47,8 @@ pub(crate) struct Liveness {
     peers: Arc<Peers>,
     metrics: Arc<Metrics>,
     watched: Mutex<BTreeMap<NodeUuid, Watched>>,
+    /// Nodes that ask this one and that it does not watch, with where they say they are.
+    strangers: Mutex<BTreeMap<NodeUuid, String>>,
     directory: Mutex<Directory>,
     pulses: Mutex<BTreeMap<GroupId, Arc<Pulse>>>,
     leads: Mutex<Leads>,
@@ -112,6 +114,7 @@ impl Liveness {
             peers,
             metrics,
             watched: Mutex::default(),
+            strangers: Mutex::default(),
             directory: Mutex::default(),
             pulses: Mutex::default(),
             leads: Mutex::new(leads),
@@ -135,6 +138,12 @@ impl Liveness {
     pub(crate) fn forget_group(&self, group: GroupId) {
         lock(&self.pulses).remove(&group);
         lock(&self.directory).forget_group(group);
+    }
+
+    /// Nodes of this cluster that ask this one and that it does not watch: whom a node knows that
+    /// can't read who its members are.
+    pub(crate) fn strangers(&self) -> BTreeMap<NodeUuid, String> {
+        lock(&self.strangers).clone()
     }
 
     /// Who leads a group, as far as this node knows.

@@ -91,6 +91,12 @@ impl Member {
         for (uuid, record) in metadata.nodes() {
             known.insert(*uuid, record.address.to_string());
         }
+        // Its own replica of the metadata may be damaged: it needs the others to mend it.
+        if metadata.nodes().is_empty() {
+            for (uuid, address) in self.liveness.strangers() {
+                known.entry(uuid).or_insert(address);
+            }
+        }
         for (uuid, address) in known {
             let gone = metadata.nodes().get(&uuid).is_some_and(|record| !record.is_member());
             let removed = metadata.removed_nodes().contains(&uuid);
