@@ -29,7 +29,8 @@
 //! - Seed 30044, `plans/stream-behind-the-purged-log.json`: a stream of entries read for ever where
 //!   the log was purged. `a_stream_whose_entries_are_purged_ends_for_that` (package `node`).
 //! - Seed 30149, `plans/joined-node-that-knows-nobody.json`: a node that had joined could not read
-//!   whom to ask. `whoever_asks_and_is_not_watched_is_known_by_where_it_says_it_is` (package `node`).
+//!   whom to ask. In package `node`,
+//!   `whoever_asks_and_is_not_watched_is_known_by_where_it_says_it_is`.
 
 use std::fs;
 use std::path::Path;
