@@ -3,9 +3,9 @@
 //! openraft lets a leader purge what a replica still needs once a stream to that replica has
 //! failed. A stream that was begun since may then read where nothing is any more: it sends a
 //! request without entries every 10 ms for ever, never looks whether there is something else to
-//! send, and the replica stays behind (openraft 0.10.0-alpha.37, `replication/stream_state.rs`; found by the
-//! simulator, plan `stream-behind-the-purged-log.json`). An error ends it, and openraft begins anew
-//! with a snapshot.
+//! send, and the replica stays behind (openraft 0.10.0-alpha.37, `replication/stream_state.rs`;
+//! found by the simulator, plan `stream-behind-the-purged-log.json`). An error ends it, and
+//! openraft begins anew with a snapshot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
