@@ -12,6 +12,7 @@ mod hosts;
 mod links;
 mod net;
 mod panics;
+mod process_clock;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -82,6 +83,7 @@ impl World {
     /// the plan's seed.
     pub fn new(plan: &Plan, trace: Trace, recorder: &Recorder) -> Self {
         panics::remember();
+        process_clock::show(Duration::ZERO);
         node::env::seed_this_thread(plan.seed);
         let mut sim = turmoil::Builder::new()
             .rng_seed(plan.seed)
@@ -167,6 +169,7 @@ impl World {
         let sim = &mut self.sim;
         let stepped = catch_unwind(AssertUnwindSafe(|| sim.step()));
         self.trace.set_outside_now(self.sim.elapsed());
+        process_clock::show(self.sim.elapsed());
         match stepped {
             Ok(Ok(ended)) => {
                 for host in &mut self.nodes {
